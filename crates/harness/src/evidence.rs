@@ -281,6 +281,9 @@ mod tests {
         let evidence = Evidence::over(PathBuf::from("/results/run"), Sink::File(full));
         evidence.note("first");
         let error = evidence.broken().unwrap().to_string();
-        assert!(error.starts_with("cannot go on recording in /results/run/events.ndjson: No space left on device"), "{error}");
+        assert!(
+            error.starts_with("cannot go on recording in /results/run/events.ndjson: No space left on device"),
+            "{error}"
+        );
     }
 }

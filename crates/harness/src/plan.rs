@@ -310,7 +310,13 @@ mod tests {
     }
 
     impl Given {
-        fn plan(&self, select: &str, versions: &[&str], lanes: usize, seed: Option<u64>) -> Result<Plan, SelectionError> {
+        fn plan(
+            &self,
+            select: &str,
+            versions: &[&str],
+            lanes: usize,
+            seed: Option<u64>,
+        ) -> Result<Plan, SelectionError> {
             let versions: Vec<String> = versions.iter().map(|version| (*version).to_owned()).collect();
             Plan::make(&Inputs {
                 suite: &self.suite,
@@ -331,10 +337,7 @@ mod tests {
         let plan = given("").plan("@access", &[], 1, None).unwrap();
         let reasons: Vec<(&str, &str)> =
             plan.not_run.iter().map(|one| (one.scenario.name.as_str(), one.reason.as_str())).collect();
-        assert_eq!(
-            reasons,
-            [("podman pulls", "podman is not on PATH"), ("a volume", "system s does not claim block")]
-        );
+        assert_eq!(reasons, [("podman pulls", "podman is not on PATH"), ("a volume", "system s does not claim block")]);
         assert_eq!(plan.len(), 1);
     }
 
@@ -342,10 +345,7 @@ mod tests {
     fn a_system_of_one_version_is_not_judged_by_another() {
         let plan = given("claims: {docsVersions: [\"4.6\"]}").plan("@storage", &[], 1, None).unwrap();
         assert!(plan.is_empty());
-        assert_eq!(
-            plan.not_run[0].reason,
-            "system s follows documentation version 4.6, which does not state it"
-        );
+        assert_eq!(plan.not_run[0].reason, "system s follows documentation version 4.6, which does not state it");
     }
 
     #[rstest]

@@ -92,7 +92,8 @@ impl Redactor {
             }
             Value::Array(items) => {
                 for at in 1..items.len() {
-                    if items[at - 1].as_str().is_some_and(|flag| SECRET_FLAGS.contains(&flag)) && items[at].is_string() {
+                    if items[at - 1].as_str().is_some_and(|flag| SECRET_FLAGS.contains(&flag)) && items[at].is_string()
+                    {
                         items[at] = Value::String(REDACTED.to_owned());
                     }
                 }
@@ -170,7 +171,10 @@ mod tests {
     #[case("Authorization: Bearer sha256~abcdefghij", "Authorization: Bearer [redacted]")]
     #[case("user sha256~AAAAbbbbCCCC_dd-ee logged in", "user sha256~[redacted] logged in")]
     #[case("Basic dXNlcjpwYXNz rest", "Basic [redacted] rest")]
-    #[case("-----BEGIN RSA PRIVATE KEY-----\\nMIIE\\n-----END RSA PRIVATE KEY-----\\n", "-----BEGIN RSA PRIVATE KEY-----[redacted]\\n")]
+    #[case(
+        "-----BEGIN RSA PRIVATE KEY-----\\nMIIE\\n-----END RSA PRIVATE KEY-----\\n",
+        "-----BEGIN RSA PRIVATE KEY-----[redacted]\\n"
+    )]
     #[case("GET /b/k?X-Amz-Signature=0011aabb&x=1", "GET /b/k?X-Amz-Signature=[redacted]&x=1")]
     #[case("eyJhbGciOiJSUzI1.eyJpc3MiOiJrdWJl.c2lnbmF0dXJl end", "eyJ[redacted] end")]
     #[case("REGISTRY_STORAGE_S3_SECRETKEY=abc123 next", "REGISTRY_STORAGE_S3_SECRETKEY=[redacted] next")]
@@ -204,7 +208,8 @@ mod tests {
 
     #[test]
     fn masks_the_argument_after_a_flag_and_credential_headers() {
-        let mut event = json!({"argv": ["podman", "login", "-u", "kubeadmin", "-p", "tok"], "headers": {"Authorization": "x"}});
+        let mut event =
+            json!({"argv": ["podman", "login", "-u", "kubeadmin", "-p", "tok"], "headers": {"Authorization": "x"}});
         Redactor::default().value(&mut event);
         assert_eq!(event["argv"][5], REDACTED);
         assert_eq!(event["headers"]["Authorization"], REDACTED);

@@ -21,7 +21,10 @@ pub enum Selection {
     /// A tag, a requirement id or a subject, without `@`.
     Tag(String),
     /// A feature file by its path or the end of it, and a line in it.
-    Place { file: String, line: Option<usize> },
+    Place {
+        file: String,
+        line: Option<usize>,
+    },
     /// The scenario's name matches.
     Name(Regex),
     /// The scenario with that name for test drivers.

@@ -187,7 +187,8 @@ mod tests {
 
     #[test]
     fn limits_left_out_have_their_defaults() {
-        let text = "name: a\ntitle: A\nlimits: {step: 45s}\nimages:\n  - {image: x/y, command: [\"{self}\", reference]}\n";
+        let text =
+            "name: a\ntitle: A\nlimits: {step: 45s}\nimages:\n  - {image: x/y, command: [\"{self}\", reference]}\n";
         let system = System::read(&DataFile::new("systems/a.yaml", text), &Catalogue::default()).unwrap();
         assert_eq!(system.limits.step, Duration::from_secs(45));
         assert_eq!(system.limits.scenario, Limits::default().scenario);
