@@ -1,0 +1,175 @@
+//! Builds of the programs from pinned Go modules; the module files are part of this program, so an installed one can build too.
+//! `go.sum` holds the checksum of every source file set, which the Go command verifies.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use tokio::process::Command;
+
+use crate::{Error, Tool, cache};
+
+/// Oldest Go that the module files accept.
+pub const GO_NEEDED: &str = "1.26";
+
+/// A Go module that names programs as its tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Folder name below `ci/tools/`.
+    pub name: &'static str,
+    /// Version of the programs.
+    pub version: &'static str,
+    /// Content of go.mod.
+    pub go_mod: &'static str,
+    /// Content of go.sum.
+    pub go_sum: &'static str,
+    /// Variables that the linker sets, as `package.name=value`.
+    pub stamps: &'static [&'static str],
+}
+
+/// kube-apiserver, kube-controller-manager and kube-scheduler.
+pub const KUBERNETES: Module = Module {
+    name: "kubernetes",
+    version: "v1.36.3",
+    go_mod: include_str!("../../../ci/tools/kubernetes/go.mod"),
+    go_sum: include_str!("../../../ci/tools/kubernetes/go.sum"),
+    stamps: &[
+        "k8s.io/component-base/version.gitVersion=v1.36.3",
+        "k8s.io/component-base/version.gitMajor=1",
+        "k8s.io/component-base/version.gitMinor=36",
+    ],
+};
+
+/// etcd.
+pub const ETCD: Module = Module {
+    name: "etcd",
+    version: "v3.6.8",
+    go_mod: include_str!("../../../ci/tools/etcd/go.mod"),
+    go_sum: include_str!("../../../ci/tools/etcd/go.sum"),
+    stamps: &[],
+};
+
+/// The S3 server.
+pub const VERSITYGW: Module = Module {
+    name: "versitygw",
+    version: "v1.8.0",
+    go_mod: include_str!("../../../ci/tools/versitygw/go.mod"),
+    go_sum: include_str!("../../../ci/tools/versitygw/go.sum"),
+    stamps: &["main.Version=v1.8.0"],
+};
+
+/// Builds a program, and with it the other programs of its module that are missing, and stores them in the cache.
+/// The caller holds the module's lock.
+///
+/// # Errors
+/// [`Error::Way`] when Go is missing, too old or fails; with the last lines that it wrote.
+pub(crate) async fn build(tool: Tool, progress: &impl Fn(&str)) -> Result<PathBuf, Error> {
+    let version = go_version().await?;
+    let module = tool.module();
+    let missing: Vec<Tool> = Tool::ALL
+        .into_iter()
+        .filter(|other| {
+            other.module() == module && (*other == tool || crate::tool::at_hand(*other, &mut Vec::new()).is_none())
+        })
+        .collect();
+    let names: Vec<&str> = missing.iter().map(|tool| tool.name()).collect();
+    progress(&format!(
+        "building {} {} with Go {version}; minutes with an empty Go build cache, seconds later",
+        names.join(", "),
+        module.version
+    ));
+    let started = Instant::now();
+    let workshop = cache::workshop(module.name)?;
+    let outcome = build_in(&workshop, module, &missing).await;
+    let tidied = cache::discard(&workshop);
+    let path = outcome.and_then(|()| cache::find(tool))?;
+    tidied?;
+    progress(&format!("built {} in {:.0} s", names.join(", "), started.elapsed().as_secs_f64()));
+    Ok(path)
+}
+
+async fn build_in(workshop: &std::path::Path, module: &Module, tools: &[Tool]) -> Result<(), Error> {
+    for (name, content) in [("go.mod", module.go_mod), ("go.sum", module.go_sum)] {
+        let path = workshop.join(name);
+        std::fs::write(&path, content).map_err(Error::file("write", &path))?;
+    }
+    let mut stamps = "-s -w".to_owned();
+    for stamp in module.stamps {
+        stamps.push_str(" -X ");
+        stamps.push_str(stamp);
+    }
+    let mut programs = Vec::new();
+    // One after the other: the linker of kube-apiserver alone wants more than a gigabyte.
+    for tool in tools {
+        let path = workshop.join(tool.name());
+        let output = Command::new("go")
+            .args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", &stamps, "-o"])
+            .args([path.as_os_str(), tool.package().as_ref()])
+            .current_dir(workshop)
+            .env("CGO_ENABLED", "0")
+            .env("GOTOOLCHAIN", "local")
+            .env("GOWORK", "off")
+            .env("GOFLAGS", "")
+            .env("GOOS", "linux")
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|error| Error::Way(format!("cannot run go: {error}")))?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines[lines.len().saturating_sub(6)..].join(" | ");
+            return Err(Error::Way(format!("go build {} ended with {}: {last}", tool.package(), output.status)));
+        }
+        programs.push((tool.name(), path));
+    }
+    cache::store(module, &programs)
+}
+
+/// Version of the Go on PATH.
+///
+/// # Errors
+/// [`Error::Way`] when there is none or it is older than [`GO_NEEDED`].
+pub async fn go_version() -> Result<String, Error> {
+    let output = Command::new("go")
+        .args(["env", "GOVERSION"])
+        .env("GOTOOLCHAIN", "local")
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|error| Error::Way(format!("cannot run go: {error}; install Go {GO_NEEDED} or newer")))?;
+    let version = String::from_utf8_lossy(&output.stdout).trim().trim_start_matches("go").to_owned();
+    if numbers(&version) < numbers(GO_NEEDED) {
+        return Err(Error::Way(format!("Go {version} is too old; install Go {GO_NEEDED} or newer")));
+    }
+    Ok(version)
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').map_while(|part| part.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("1.25.9", false)]
+    #[case("1.26", true)]
+    #[case("1.26.8", true)]
+    #[case("2.0", true)]
+    #[case("", false)]
+    fn only_a_young_enough_go_will_do(#[case] version: &str, #[case] accepted: bool) {
+        assert_eq!(numbers(version) >= numbers(GO_NEEDED), accepted);
+    }
+
+    #[test]
+    fn module_files_name_every_program_and_the_stated_version() {
+        for tool in Tool::ALL {
+            let module = tool.module();
+            assert!(module.go_mod.contains(tool.package()), "{} is no tool of {}", tool.package(), module.name);
+            assert!(module.go_mod.contains(module.version), "{} does not pin {}", module.name, module.version);
+        }
+    }
+}
