@@ -88,7 +88,7 @@ pub(crate) fn store(module: &Module, programs: &[(&str, PathBuf)]) -> Result<(),
 fn store_in(entry: &Path, programs: &[(&str, PathBuf)]) -> Result<(), Error> {
     let parent = entry.parent().unwrap_or(entry);
     secret_file::make_private_folder(parent)?;
-    let fresh = parent.join(format!(".{}-{}", entry.file_name().unwrap_or_default().display(), std::process::id()));
+    let fresh = parent.join(format!(".{}.partial", entry.file_name().unwrap_or_default().display()));
     discard(&fresh)?;
     secret_file::make_private_folder(&fresh)?;
     let mut manifest = Manifest::default();
@@ -135,9 +135,10 @@ pub(crate) async fn lock(module: &Module, progress: &impl Fn(&str)) -> Result<Lo
     Ok(Lock(file))
 }
 
-/// A folder for unfinished work beside the entries, on the same file system.
+/// An empty folder for unfinished work beside the entries, on the same file system. The caller holds the lock of the module,
+/// so what lies there is what a killed process left.
 pub(crate) fn workshop(name: &str) -> Result<PathBuf, Error> {
-    let path = folder().join("work").join(format!("{name}-{}", std::process::id()));
+    let path = folder().join("work").join(name);
     discard(&path)?;
     secret_file::make_private_folder(&path)?;
     Ok(path)

@@ -42,7 +42,7 @@ pub struct ControlPlaneOptions {
 }
 
 impl ControlPlaneOptions {
-    /// 32 plain users, no ledger, 60 s to become ready, 3 s to end.
+    /// 32 plain users, no ledger, 60 s to become ready, 1 s to end: kube-apiserver would wait for every open watch, and its data is not kept.
     pub fn new(dir: impl Into<PathBuf>, tools: Tools, network: PodNetwork) -> ControlPlaneOptions {
         ControlPlaneOptions {
             dir: dir.into(),
@@ -51,7 +51,7 @@ impl ControlPlaneOptions {
             plain_users: 32,
             ledger: None,
             ready_within: Duration::from_secs(60),
-            grace: Duration::from_secs(3),
+            grace: Duration::from_secs(1),
         }
     }
 }

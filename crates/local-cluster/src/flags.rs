@@ -183,6 +183,8 @@ omitStages: [RequestReceived]
 omitManagedFields: true
 rules:
   - level: None
+    users: ['system:apiserver']
+  - level: None
     nonResourceURLs: ['/readyz*', '/livez*', '/healthz*', '/openapi/*', '/version']
   - level: None
     resources:

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::process::Command;
 
-use crate::{Error, Tool, cache};
+use crate::{Child, ChildOptions, Error, Tool, cache};
 
 /// Oldest Go that the module files accept.
 pub const GO_NEEDED: &str = "1.26";
@@ -101,24 +101,17 @@ async fn build_in(workshop: &std::path::Path, module: &Module, tools: &[Tool]) -
     // One after the other: the linker of kube-apiserver alone wants more than a gigabyte.
     for tool in tools {
         let path = workshop.join(tool.name());
-        let output = Command::new("go")
-            .args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", &stamps, "-o"])
-            .args([path.as_os_str(), tool.package().as_ref()])
-            .current_dir(workshop)
-            .env("CGO_ENABLED", "0")
-            .env("GOTOOLCHAIN", "local")
-            .env("GOWORK", "off")
-            .env("GOFLAGS", "")
-            .env("GOOS", "linux")
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|error| Error::Way(format!("cannot run go: {error}")))?;
-        if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stderr);
-            let lines: Vec<&str> = text.lines().collect();
-            let last = lines[lines.len().saturating_sub(6)..].join(" | ");
-            return Err(Error::Way(format!("go build {} ended with {}: {last}", tool.package(), output.status)));
+        let log = workshop.with_extension("log");
+        let mut go = ChildOptions::new("go build", "go", &log);
+        let fixed = ["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", &stamps, "-o"];
+        go.args = fixed.into_iter().map(Into::into).chain([path.clone().into(), tool.package().into()]).collect();
+        let env =
+            [("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local"), ("GOWORK", "off"), ("GOFLAGS", ""), ("GOOS", "linux")];
+        go.env = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        go.dir = Some(workshop.to_owned());
+        let exit = Child::spawn(go).await?.wait_exit().await;
+        if !exit.status.success() {
+            return Err(Error::Way(format!("{}: {exit}\n  its log is {}", tool.package(), log.display())));
         }
         programs.push((tool.name(), path));
     }

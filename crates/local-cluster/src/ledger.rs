@@ -411,7 +411,7 @@ mod tests {
             ],
         );
         let report = gc_in(&folder.path().join("ledger")).unwrap();
-        assert_eq!(report.folders, [lost.clone()]);
+        assert_eq!(report.folders, std::slice::from_ref(&lost));
         assert!(!lost.exists() && released.exists() && !ledger.exists());
     }
 

@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod control_plane;
+pub mod doctor;
 pub mod download;
 mod error;
 mod flags;
