@@ -363,16 +363,17 @@ mod tests {
 
     /// The number of a process that certainly has ended: a child that was waited for.
     fn ended_owner() -> ProcessIdentity {
-        let mut child = std::process::Command::new("true").spawn().expect("`true` is on every machine");
-        let identity = ProcessIdentity::of(child.id()).expect("a child that was not waited for is listed");
-        child.wait().expect("the child can be waited for");
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let identity = ProcessIdentity::of(child.id()).expect("a sleeping child is listed");
+        child.kill().unwrap();
+        child.wait().unwrap();
         identity
     }
 
-    fn orphaned_ledger(folder: &Path, entries: &[Entry]) -> PathBuf {
+    fn orphaned_ledger(folder: &Path, run: &str, entries: &[Entry]) -> PathBuf {
         std::fs::create_dir_all(folder).unwrap();
         let path = folder.join("orphan.ndjson");
-        let owner = Entry::Owner { run: "orphan-of-a-test".to_owned(), owner: ended_owner() };
+        let owner = Entry::Owner { run: run.to_owned(), owner: ended_owner() };
         let text: String = std::iter::once(&owner).chain(entries).map(line).collect();
         std::fs::write(&path, text).unwrap();
         path
@@ -404,6 +405,7 @@ mod tests {
         std::fs::create_dir_all(&released).unwrap();
         let ledger = orphaned_ledger(
             &folder.path().join("ledger"),
+            "run-with-folders",
             &[
                 Entry::Folder { path: lost.clone() },
                 Entry::Folder { path: released.clone() },
@@ -423,6 +425,7 @@ mod tests {
         process.start_ticks -= 1;
         orphaned_ledger(
             folder.path(),
+            "run-with-a-reused-number",
             &[Entry::Process { name: "gone".to_owned(), executable: PathBuf::from("/bin/gone"), process }],
         );
         let report = gc_in(folder.path()).unwrap();
@@ -436,8 +439,8 @@ mod tests {
     fn grandchildren_are_found_by_the_run_in_their_environment() {
         let folder = tempfile::tempdir().unwrap();
         let mut grandchild =
-            std::process::Command::new("sleep").arg("60").env(RUN_VARIABLE, "orphan-of-a-test").spawn().unwrap();
-        orphaned_ledger(folder.path(), &[]);
+            std::process::Command::new("sleep").arg("60").env(RUN_VARIABLE, "run-with-a-grandchild").spawn().unwrap();
+        orphaned_ledger(folder.path(), "run-with-a-grandchild", &[]);
         let report = gc_in(folder.path()).unwrap();
         assert_eq!(report.processes, [format!("sleep ({})", grandchild.id())]);
         grandchild.wait().unwrap();
