@@ -1,0 +1,154 @@
+//! What a scenario made, written down before it is made, and how it is taken away again. What cannot be taken away is
+//! a leak, charged to the scenario.
+
+use std::path::PathBuf;
+
+use api::names;
+use harness::{
+    failure::Failure,
+    wait::{Check, wait},
+};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
+    core::ApiResource,
+};
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+/// One thing that must be gone, or back as it was, after the scenario.
+#[derive(Debug, Clone)]
+pub(crate) enum Made {
+    /// An object, by type, namespace and name.
+    Object { resource: ApiResource, namespace: Option<String>, name: String },
+    /// A project with everything in it.
+    Project(String),
+    /// A private folder.
+    Folder(PathBuf),
+    /// A bucket on the scenario's storage endpoint.
+    Bucket(String),
+    /// A host name placed in the doorway.
+    Name(String),
+    /// Fields of an object that get this merge patch at the end.
+    Restore { resource: ApiResource, name: String, patch: Value },
+    /// The operator, which a scenario has stopped and which must run again.
+    StoppedOperator,
+}
+
+/// Something that a scenario left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leak {
+    pub what: String,
+    pub why: String,
+}
+
+impl World {
+    /// Writes an object down before it is made.
+    pub(crate) fn will_make<K>(&mut self, namespace: Option<&str>, name: &str)
+    where
+        K: kube::Resource<DynamicType = ()>,
+    {
+        self.made.push(Made::Object {
+            resource: ApiResource::erase::<K>(&()),
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+        });
+    }
+
+    /// Takes away everything the scenario made, newest first, and reports what would not go.
+    pub async fn close(&mut self) -> Vec<Leak> {
+        let mut leaks = vec![];
+        while let Some(made) = self.made.pop() {
+            if let Err(failure) = self.take_away(&made).await {
+                leaks.push(Leak { what: format!("{made:?}"), why: failure.text() });
+            }
+        }
+        leaks
+    }
+
+    async fn take_away(&self, made: &Made) -> Result<(), Failure> {
+        let client = self.env.client.clone();
+        match made {
+            Made::Object { resource, namespace, name } => {
+                let api = dynamic(client, resource, namespace.as_deref());
+                delete(&api, name).await?;
+                self.gone(&api, name).await
+            }
+            Made::Project(name) => {
+                let api: Api<Namespace> = Api::all(client);
+                // The namespace controller empties a project in its own time; that it has begun is what counts here,
+                // and that nothing of the scenario is seen by the next one follows from the name.
+                delete(&api, name).await
+            }
+            Made::Folder(path) => match std::fs::remove_dir_all(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Failure::error(format!("removing {}", path.display()), error))
+                }
+                _ => Ok(()),
+            },
+            Made::Bucket(name) => match &self.bucket {
+                Some(bucket) => bucket.endpoint.view.remove_bucket(name).await,
+                None => Ok(()),
+            },
+            Made::Name(name) => {
+                self.env.doorway.displace(name);
+                Ok(())
+            }
+            Made::Restore { resource, name, patch } => {
+                let api = dynamic(client, resource, None);
+                match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                    Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+                    other => other.map(drop).map_err(|error| Failure::error(format!("restoring {name}"), error)),
+                }
+            }
+            Made::StoppedOperator => scale_operator(self, 1).await,
+        }
+    }
+
+    async fn gone(&self, api: &Api<DynamicObject>, name: &str) -> Result<(), Failure> {
+        wait(format!("{name} to be gone"), self.env.limits.cleanup)
+            .object(api, name, |object: Option<&DynamicObject>| {
+                Check::when(object.is_none(), || "it is still there".to_owned())
+            })
+            .await
+    }
+}
+
+/// Scales the operator's own Deployment and waits until as many pods run.
+pub(crate) async fn scale_operator(world: &World, replicas: i32) -> Result<(), Failure> {
+    let deployments: Api<Deployment> = world.in_registry_namespace();
+    let patch = json!({"spec": {"replicas": replicas}});
+    deployments
+        .patch(names::OPERATOR_DEPLOYMENT, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .map_err(|error| Failure::error(format!("scaling the operator to {replicas}"), error))?;
+    wait(format!("{replicas} pods of the operator"), world.env.limits.rollout)
+        .of("operator")
+        .object(&deployments, names::OPERATOR_DEPLOYMENT, |deployment: Option<&Deployment>| {
+            let status = deployment.and_then(|deployment| deployment.status.clone()).unwrap_or_default();
+            let ready = status.ready_replicas.unwrap_or_default();
+            let all = status.replicas.unwrap_or_default();
+            let observed = status.observed_generation == deployment.and_then(|d| d.metadata.generation);
+            Check::when(observed && ready == replicas && all == replicas, || format!("{ready} of {all} pods ready"))
+        })
+        .await
+}
+
+fn dynamic(client: Client, resource: &ApiResource, namespace: Option<&str>) -> Api<DynamicObject> {
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, resource),
+        None => Api::all_with(client, resource),
+    }
+}
+
+async fn delete<K>(api: &Api<K>, name: &str) -> Result<(), Failure>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    match api.delete(name, &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        other => other.map(drop).map_err(|error| Failure::error(format!("deleting {name}"), error)),
+    }
+}
