@@ -1,0 +1,436 @@
+//! The embedded target: a real control plane, nodes that run pods as processes, platform parts and the system itself,
+//! all as children of this process, without Docker, root or a cluster.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, LocalBoxFuture},
+};
+use harness::{
+    doorway::{Doorway, Loopback},
+    environment::{Backends, ComponentLogs, Environment, NodeFiles, User, Users},
+    evidence::Evidence,
+    failure::{Failure, Tried as _},
+    plan::Capabilities,
+    scenario::Scenario,
+    storage::StorageEndpoint,
+    trust::Authority,
+    verdict::Verdict,
+};
+use kube::{Client, Config, config::Kubeconfig};
+use local_cluster::{
+    Child, ChildOptions, ControlPlane, ControlPlaneOptions, Ledger, PodNetwork, ReadyLine, Tool, Tools,
+};
+use steps::World;
+use tokio::sync::OnceCell;
+
+use super::{manifests, pod_logs::PodLogs};
+use crate::lane::{FaultFile, Lane, LaneOf, Leak, Request, Target};
+
+/// How long a child of ours may take to end once it was asked to.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Where the platform's router listens on the lane's own addresses; not 443, which only root may take.
+const ROUTER_PORT: u16 = 8443;
+/// Where the image API listens.
+const IMAGE_API_PORT: u16 = 8444;
+
+/// Nodes of a lane: enough for "on every node" to mean something.
+const NODES: usize = 2;
+
+/// Control planes as child processes of this one.
+pub struct Embedded {
+    request: Request,
+    tools: OnceCell<Tools>,
+}
+
+impl Embedded {
+    /// A target for one request; nothing is started yet.
+    pub fn new(request: Request) -> Self {
+        Self { request, tools: OnceCell::new() }
+    }
+}
+
+impl Target for Embedded {
+    type World = World;
+
+    fn capabilities(&self) -> Capabilities {
+        let mut present = BTreeSet::from(["two-nodes".to_owned(), "backend-s3".to_owned()]);
+        let mut absent = BTreeMap::new();
+        for program in ["podman", "skopeo"] {
+            match on_path(program) {
+                Some(_) => drop(present.insert(program.to_owned())),
+                None => drop(absent.insert(program.to_owned(), format!("{program} is not on this machine's PATH"))),
+            }
+        }
+        Capabilities { target: "embedded".to_owned(), present, absent }
+    }
+
+    fn prepare<'a>(&'a self, progress: &'a dyn Fn(&str)) -> LocalBoxFuture<'a, Result<(), Failure>> {
+        async move {
+            let tried = "finding the programs of a control plane and the storage product";
+            let tools = local_cluster::tool::locate_all(&Tool::ALL, progress).await.tried(tried)?;
+            self.tools.set(tools).tried("remembering the programs")
+        }
+        .boxed_local()
+    }
+
+    fn open(&self, lane: usize, evidence: Evidence) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
+        async move {
+            let tools = self.tools.get().ok_or_else(|| Failure::error("opening a lane", "the target is not prepared"))?;
+            let lane = EmbeddedLane::open(&self.request, tools, lane, evidence).await?;
+            Ok(Box::new(lane) as LaneOf<Self>)
+        }
+        .boxed_local()
+    }
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// One control plane with everything on it.
+struct EmbeddedLane {
+    environment: Arc<Environment>,
+    cluster: Cluster,
+    backends: Arc<LocalBackends>,
+}
+
+/// A control plane with nodes and platform parts, as `cluster up` starts it too.
+pub struct Cluster {
+    pub client: Client,
+    folder: PathBuf,
+    /// Started in this order, ended in the other.
+    platform: Child,
+    nodes: Child,
+    control_plane: ControlPlane,
+    ledger: Ledger,
+    router: std::net::SocketAddr,
+}
+
+/// What a cluster is started from.
+pub struct ClusterOptions<'a> {
+    pub folder: &'a Path,
+    pub tools: &'a Tools,
+    /// Image names and their commands, as the nodes read them.
+    pub images: String,
+    /// The doorway's URL, when pods are to go through one.
+    pub doorway: Option<String>,
+    /// The PEM bundle that pods trust.
+    pub trust: Option<PathBuf>,
+    pub ready_within: Duration,
+}
+
+impl Cluster {
+    /// Starts a control plane, then nodes and platform side by side.
+    pub async fn start(options: ClusterOptions<'_>) -> Result<Self, Failure> {
+        let folder = options.folder.to_owned();
+        make_folder(&folder)?;
+        let ledger = Ledger::open().tried("opening the ledger of processes")?;
+        ledger.record_folder(&folder).tried("recording the lane's folder")?;
+        let network = PodNetwork::lease().tried("leasing a pod network")?;
+        let (router, image_api) = (network.listen_address(0, 2), network.listen_address(0, 3));
+        let number = network.number();
+        let mut control_plane = ControlPlaneOptions::new(folder.join("control-plane"), options.tools.clone(), network);
+        control_plane.ledger = Some(ledger.clone());
+        control_plane.ready_within = options.ready_within;
+        let control_plane = ControlPlane::start(control_plane).await.tried("starting a control plane")?;
+
+        let images = folder.join("images.yaml");
+        std::fs::write(&images, &options.images).tried(format!("writing {}", images.display()))?;
+        let names: Vec<_> = (0..NODES).map(|index| format!("node-{index}")).collect();
+        let serving = control_plane.kubelet_serving(&names).tried("making the nodes' certificate")?;
+        let kubeconfig = control_plane.kubeconfig().display().to_string();
+        let mut nodes = vec![
+            "nodes".to_owned(),
+            format!("--kubeconfig={kubeconfig}"),
+            format!("--dir={}", folder.join("nodes").display()),
+            format!("--count={NODES}"),
+            format!("--network={number}"),
+            format!("--images={}", images.display()),
+            format!("--api-override={}", folder.join("api-override.yaml").display()),
+            format!("--kubelet-client-ca={}", control_plane.kubelet_client_ca().display()),
+            format!("--kubelet-serving-cert={}", serving.certificate.display()),
+            format!("--kubelet-serving-key={}", serving.key.display()),
+        ];
+        nodes.extend(options.doorway.iter().map(|url| format!("--doorway={url}")));
+        nodes.extend(options.trust.iter().map(|path| format!("--trust-bundle={}", path.display())));
+        let router = std::net::SocketAddr::new(router.into(), ROUTER_PORT);
+        let platform = [
+            "platform".to_owned(),
+            format!("--kubeconfig={kubeconfig}"),
+            format!("--router-address={router}"),
+            format!("--pki-dir={}", folder.join("pki").display()),
+            format!("--image-api-address={image_api}:{IMAGE_API_PORT}"),
+            format!("--front-proxy-ca={}", control_plane.front_proxy_ca().display()),
+        ];
+        let logs = folder.join("logs");
+        make_folder(&logs)?;
+        let start = |name: &str, args: &[String]| {
+            let mut child = ChildOptions::new(name, own_executable(), logs.join(format!("{name}.log")));
+            child.args = args.iter().map(Into::into).collect();
+            child.ready = Some(ReadyLine { text: format!("{name} ready"), within: options.ready_within });
+            child.ledger = Some(ledger.clone());
+            Child::spawn(child)
+        };
+        let (platform, nodes) = tokio::join!(start("platform", &platform), start("nodes", &nodes));
+        let platform = platform.tried("starting the platform parts")?;
+        let nodes = nodes.tried("starting the nodes")?;
+        let client = client_of(control_plane.kubeconfig()).await?;
+        Ok(Self { client, folder, platform, nodes, control_plane, ledger, router })
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        self.control_plane.kubeconfig()
+    }
+
+    /// Certificates of the authorities that clients outside the cluster need, in PEM.
+    pub fn authorities(&self) -> Result<String, Failure> {
+        let mut all = String::new();
+        for name in ["service-ca.crt", "router-ca.crt"] {
+            let path = self.folder.join("pki").join(name);
+            all.push_str(&std::fs::read_to_string(&path).tried(format!("reading {}", path.display()))?);
+        }
+        Ok(all)
+    }
+
+    /// Ends everything in reverse order and removes the folder.
+    pub async fn stop(self) -> Result<(), Failure> {
+        self.platform.stop(GRACE).await;
+        self.nodes.stop(GRACE).await;
+        self.control_plane.stop().await;
+        let removed = std::fs::remove_dir_all(&self.folder);
+        self.ledger.close();
+        removed.tried(format!("removing {}", self.folder.display()))
+    }
+}
+
+impl EmbeddedLane {
+    async fn open(request: &Request, tools: &Tools, lane: usize, evidence: Evidence) -> Result<Self, Failure> {
+        let folder = request.folder.join("lanes").join(lane.to_string());
+        make_folder(&folder)?;
+        let limits = request.system.limits.clone();
+        let authority = Authority::new("registry-conformance test authority").tried("making the test authority")?;
+        let trust = folder.join("trust.pem");
+        std::fs::write(&trust, authority.pem()).tried(format!("writing {}", trust.display()))?;
+        // Bound before the nodes start, because pods are told the doorway's address; opened once there is an API.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.tried("binding the doorway")?;
+        let doorway = listener.local_addr().tried("binding the doorway")?;
+
+        let images = images(request)?;
+        let cluster = Cluster::start(ClusterOptions {
+            folder: &folder.join("cluster"),
+            tools,
+            images,
+            doorway: Some(format!("http://{doorway}")),
+            trust: Some(trust.clone()),
+            ready_within: limits.start,
+        })
+        .await?;
+        let bundle = format!("{}{}", authority.pem(), cluster.authorities()?);
+        std::fs::write(&trust, bundle).tried(format!("writing {}", trust.display()))?;
+        let client = cluster.client.clone();
+        let doorway = Doorway::open(listener, client.clone(), Arc::new(Loopback), Some(cluster.router))
+            .await
+            .tried("opening the doorway")?;
+        manifests::apply(&client, request).await?;
+
+        let tools_folder = folder.join("bin");
+        make_folder(&tools_folder)?;
+        link_cli(request, &tools_folder)?;
+        let people = cluster.control_plane.users();
+        for person in people {
+            evidence.secret(&person.token);
+        }
+        let people: Vec<_> =
+            people.iter().map(|person| User { name: person.name.clone(), token: person.token.clone() }).collect();
+        let (administrator, pool) = people
+            .split_first()
+            .ok_or_else(|| Failure::error("finding users", "the control plane has none"))?;
+        let backends = Arc::new(LocalBackends {
+            folder: folder.join("storage"),
+            program: tools.path(Tool::VersityGw).tried("finding the storage product")?.to_owned(),
+            ledger: cluster.ledger.clone(),
+            s3: OnceCell::new(),
+        });
+        let environment = Environment {
+            lane,
+            client: client.clone(),
+            kubeconfig: cluster.kubeconfig().to_owned(),
+            api_server: cluster.control_plane.api_url().to_owned(),
+            users: Users::new(administrator.clone(), pool.to_vec()),
+            doorway,
+            authority,
+            trust,
+            nodes: Arc::new(NodeFolders { folder: cluster.folder.join("nodes") }),
+            backends: backends.clone(),
+            logs: Arc::new(PodLogs::new(client)),
+            limits,
+            folder: folder.join("scratch"),
+            tools: tools_folder,
+            evidence,
+            router: Some(cluster.router),
+        };
+        Ok(Self { environment: Arc::new(environment), cluster, backends })
+    }
+}
+
+impl Lane<World> for EmbeddedLane {
+    fn world<'a>(&'a self, _: &'a Scenario) -> LocalBoxFuture<'a, Result<World, Failure>> {
+        World::open(self.environment.clone()).boxed_local()
+    }
+
+    fn after<'a>(&'a self, world: &'a mut World, _: Verdict) -> LocalBoxFuture<'a, Result<Vec<Leak>, Failure>> {
+        async move {
+            let leaks = world.close().await;
+            Ok(leaks.into_iter().map(|leak| Leak { kind: leak.what, name: leak.why }).collect())
+        }
+        .boxed_local()
+    }
+
+    fn logs<'a>(&'a self, component: &'a str, lines: usize) -> LocalBoxFuture<'a, Vec<String>> {
+        self.environment.logs.tail(component, lines).boxed_local()
+    }
+
+    fn set_fault<'a>(&'a self, fault: &'a FaultFile) -> LocalBoxFuture<'a, Result<(), Failure>> {
+        async move { Err(Failure::error(format!("switching on the fault {}", fault.entry.id), "no seam is open")) }
+            .boxed_local()
+    }
+
+    fn clear_faults(&self) -> LocalBoxFuture<'_, Result<(), Failure>> {
+        async { Ok(()) }.boxed_local()
+    }
+
+    fn how_to_look(&self) -> Vec<String> {
+        vec![
+            format!("export KUBECONFIG={}", self.cluster.kubeconfig().display()),
+            format!("export HTTPS_PROXY={} SSL_CERT_FILE={}", self.environment.doorway.url(), self.environment.trust.display()),
+            format!("export PATH={}:$PATH", self.environment.tools.display()),
+            "oc get pods -n openshift-image-registry".to_owned(),
+        ]
+    }
+
+    fn close(self: Box<Self>) -> LocalBoxFuture<'static, Result<(), Failure>> {
+        async move {
+            let Self { environment, cluster, backends } = *self;
+            backends.stop().await;
+            let folder = environment.folder.clone();
+            drop(environment);
+            cluster.stop().await?;
+            match folder.parent() {
+                Some(lane) => std::fs::remove_dir_all(lane).tried(format!("removing {}", lane.display())),
+                None => Ok(()),
+            }
+        }
+        .boxed_local()
+    }
+}
+
+/// Node roots as folders.
+struct NodeFolders {
+    folder: PathBuf,
+}
+
+impl NodeFiles for NodeFolders {
+    fn nodes(&self) -> Vec<String> {
+        (0..NODES).map(|index| format!("node-{index}")).collect()
+    }
+
+    fn read<'a>(&'a self, node: &'a str, path: &'a str) -> BoxFuture<'a, std::io::Result<Option<String>>> {
+        async move {
+            let path = self.folder.join(node).join("root").join(path.trim_start_matches('/'));
+            match tokio::fs::read_to_string(path).await {
+                Ok(text) => Ok(Some(text)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Storage products as child processes of the lane.
+struct LocalBackends {
+    folder: PathBuf,
+    program: PathBuf,
+    ledger: Ledger,
+    s3: OnceCell<storage_backends::S3Process>,
+}
+
+impl LocalBackends {
+    async fn stop(&self) {
+        if let Some(s3) = self.s3.get() {
+            s3.stop().await;
+        }
+    }
+}
+
+impl Backends for LocalBackends {
+    fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<StorageEndpoint, Failure>> {
+        async move {
+            if name != "s3" {
+                return Err(Failure::error(format!("opening the backend {name}"), "the embedded target has only s3"));
+            }
+            let started = || storage_backends::S3Process::start(&self.program, &self.folder, &self.ledger);
+            Ok(self.s3.get_or_try_init(started).await?.endpoint())
+        }
+        .boxed()
+    }
+}
+
+/// The image map for the nodes, with the placeholders of the system file filled in. JSON is YAML.
+fn images(request: &Request) -> Result<String, Failure> {
+    let own = own_executable().display().to_string();
+    let images: Vec<_> = request
+        .system
+        .images
+        .iter()
+        .map(|image| {
+            let mut image = image.clone();
+            for word in &mut image.command {
+                *word = word.replace("{self}", &own);
+            }
+            image
+        })
+        .collect();
+    serde_json::to_string(&serde_json::json!({ "images": images })).tried("writing the image map")
+}
+
+/// Puts the system's `oc` where documented commands find it.
+fn link_cli(request: &Request, folder: &Path) -> Result<(), Failure> {
+    let program = match request.system.cli.as_deref() {
+        None | Some([]) => own_executable(),
+        Some([program, ..]) => PathBuf::from(program.replace("{self}", &own_executable().display().to_string())),
+    };
+    let link = folder.join("oc");
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(program, &link).tried(format!("linking {}", link.display()))
+}
+
+/// The executable that is also every component. A test binary is not, so it names its sibling.
+pub fn own_executable() -> PathBuf {
+    match std::env::var_os("REGISTRY_CONFORMANCE_BINARY") {
+        Some(path) => PathBuf::from(path),
+        None => std::env::current_exe().unwrap_or_else(|_| PathBuf::from("registry-conformance")),
+    }
+}
+
+async fn client_of(kubeconfig: &Path) -> Result<Client, Failure> {
+    let tried = || format!("using {}", kubeconfig.display());
+    let read = Kubeconfig::read_from(kubeconfig).tried(tried())?;
+    let mut config = Config::from_custom_kubeconfig(read, &Default::default()).await.tried(tried())?;
+    // A silent retry would hide what a fault does.
+    config.default_retry = false;
+    Client::try_from(config).tried(tried())
+}
+
+fn make_folder(path: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(path).tried(format!("making the folder {}", path.display()))
+}
