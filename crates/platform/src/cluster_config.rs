@@ -16,16 +16,17 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Patch, PatchParams};
 use kube::core::ClusterResourceScope;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::cluster::Cluster;
-use crate::error::is_not_found;
+use crate::cluster::{Cluster, FIELD_MANAGER};
+use crate::error::{is_lost_race, is_not_found};
 use crate::{Error, Options};
 
 /// How long a resource may stay unknown after its definition was established.
@@ -108,29 +109,35 @@ where
     let api: Api<K> = Api::all(cluster.client.clone());
     let name = object.name_any();
     let until = Instant::now() + DEADLINE;
-    let created = loop {
-        match cluster.create_if_absent(&api, &object).await {
-            // A resource may be unknown for a moment after its definition was established, and no event tells its end.
-            Err(Error::Api { source, .. }) if is_not_found(&source) && Instant::now() < until => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+    let doing = |what: &str| format!("{what} {} {name}", K::kind(&()));
+    let found = api.get_opt(&name).await.map_err(Error::api(doing("reading")))?;
+    if found.is_none() {
+        // Applied, not created: for two seconds after a definition was established kube-apiserver lets every create
+        // of its kind wait two seconds (Kubernetes source, apiextensions-apiserver customresource_handler.go).
+        let params = PatchParams::apply(FIELD_MANAGER);
+        while let Err(error) = api.patch(&name, &params, &Patch::Apply(&object)).await {
+            match error {
+                // Somebody else was faster.
+                error if is_lost_race(&error) => break,
+                // The resource may be unknown for a moment, and no event tells the end of it.
+                error if is_not_found(&error) && Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                error => return Err(Error::api(doing("creating"))(error)),
             }
-            other => break other?,
         }
-    };
+    }
     if !has_status {
         return Ok(());
     }
-    let wrong = |error: serde_json::Error| {
-        Error::api(format!("reading {} {name}", K::kind(&())))(kube::Error::SerdeError(error))
+    let status = |object: &K| match serde_json::to_value(object).map(|mut object| object["status"].take()) {
+        Ok(Value::Object(status)) => status,
+        _ => Map::new(),
     };
-    let wanted = serde_json::to_value(&object).map_err(wrong)?["status"].take();
-    if !created {
-        let found = api.get(&name).await.map_err(Error::api(format!("reading {} {name}", K::kind(&()))))?;
-        let found = serde_json::to_value(&found).map_err(wrong)?["status"].take();
-        if found.as_object().is_some_and(|status| !status.is_empty()) {
-            return Ok(());
-        }
+    if found.as_ref().is_some_and(|found| !status(found).is_empty()) {
+        return Ok(());
     }
+    let wanted = status(&object);
     cluster.merge_status(&api, &name, &json!({ "status": wanted })).await
 }
 
