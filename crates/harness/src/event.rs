@@ -21,6 +21,9 @@ pub struct Event {
     /// The [`Scenario::id`] it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scenario: Option<String>,
+    /// The fault that was switched on in the lane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
     #[serde(flatten)]
     pub what: What,
 }
@@ -101,13 +104,9 @@ pub enum What {
         reason: Option<String>,
         seconds: f64,
     },
-    /// A fault was switched on.
-    FaultOn {
-        fault: String,
-    },
-    FaultOff {
-        fault: String,
-    },
+    /// The fault of this event was switched on.
+    FaultOn,
+    FaultOff,
     /// The run was asked to stop, or a limit stopped it.
     Stopping {
         reason: String,

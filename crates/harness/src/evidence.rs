@@ -18,13 +18,20 @@ use crate::{
 /// The file's name in the folder of a run.
 pub const FILE: &str = "events.ndjson";
 
-/// A handle to the record; clones write to the same one. [`Evidence::lane`] and [`Evidence::scenario`] give handles
-/// whose events say where they belong.
+/// A handle to the record; clones write to the same one. The events of a handle of [`Evidence::lane`] and of all its
+/// clones say which scenario is going on in the lane.
 #[derive(Clone)]
 pub struct Evidence {
     record: Arc<Record>,
     lane: Option<usize>,
+    scope: Arc<Mutex<Scope>>,
+}
+
+/// What is going on in a lane while an event is recorded: one scenario at a time, under one fault at a time.
+#[derive(Debug, Clone, Default)]
+struct Scope {
     scenario: Option<String>,
+    fault: Option<String>,
 }
 
 struct Record {
@@ -87,7 +94,7 @@ impl Evidence {
     fn over(folder: PathBuf, sink: Sink) -> Self {
         let writer = Writer { sink, sequence: 0, length: 0, broken: None, listeners: Vec::new() };
         let record = Record { folder, redactor: Redactor::default(), writer: Mutex::new(writer) };
-        Self { record: Arc::new(record), lane: None, scenario: None }
+        Self { record: Arc::new(record), lane: None, scope: Arc::default() }
     }
 
     /// The folder of the run.
@@ -97,12 +104,21 @@ impl Evidence {
 
     /// A handle whose events belong to a lane.
     pub fn lane(&self, lane: usize) -> Self {
-        Self { lane: Some(lane), ..self.clone() }
+        Self { record: self.record.clone(), lane: Some(lane), scope: Arc::default() }
     }
 
-    /// A handle whose events belong to a scenario.
-    pub fn scenario(&self, id: impl Into<String>) -> Self {
-        Self { scenario: Some(id.into()), ..self.clone() }
+    /// From now on, events of this handle and its clones belong to that [`crate::scenario::Scenario::id`].
+    pub fn enter_scenario(&self, id: Option<String>) {
+        self.scope().scenario = id;
+    }
+
+    /// From now on, events of this handle and its clones happen under that fault.
+    pub fn enter_fault(&self, id: Option<String>) {
+        self.scope().fault = id;
+    }
+
+    fn scope(&self) -> std::sync::MutexGuard<'_, Scope> {
+        self.scope.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers a secret of this run; no later event shows it.
@@ -128,6 +144,17 @@ impl Evidence {
     /// Records an event. A failed write is remembered and shown by [`Evidence::broken`]; later events are dropped, so
     /// that the record has no hole in its middle.
     pub fn record(&self, what: What) {
+        let scope = self.scope().clone();
+        self.append(scope, what);
+    }
+
+    /// Records an event of a scenario other than the one that is going on, such as one that will not run.
+    pub fn record_of(&self, scenario: String, what: What) {
+        let fault = self.scope().fault.clone();
+        self.append(Scope { scenario: Some(scenario), fault }, what);
+    }
+
+    fn append(&self, scope: Scope, what: What) {
         let mut writer = self.writer();
         if writer.broken.is_some() {
             return;
@@ -136,7 +163,8 @@ impl Evidence {
             sequence: writer.sequence + 1,
             at: Timestamp::now(),
             lane: self.lane,
-            scenario: self.scenario.clone(),
+            scenario: scope.scenario,
+            fault: scope.fault,
             what,
         };
         match writer.append(&event, &self.record.redactor) {
@@ -173,7 +201,7 @@ impl Evidence {
 
 impl std::fmt::Debug for Evidence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Evidence({}, lane {:?}, {:?})", self.record.folder.display(), self.lane, self.scenario)
+        write!(f, "Evidence({}, lane {:?}, {:?})", self.record.folder.display(), self.lane, self.scope())
     }
 }
 
@@ -236,10 +264,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let evidence = Evidence::create(&folder.path().join("run")).unwrap();
         evidence.secret("s3cr3t-value");
-        evidence.lane(1).scenario("a.feature:3").note("got s3cr3t-value and Bearer abcdefgh");
+        let lane = evidence.lane(1);
+        let client = lane.clone();
+        lane.enter_scenario(Some("a.feature:3".into()));
+        client.note("got s3cr3t-value and Bearer abcdefgh");
         let events = evidence.events().unwrap();
         assert_eq!(events[0].sequence, 1);
         assert_eq!(events[0].lane, Some(1));
+        assert_eq!(events[0].scenario.as_deref(), Some("a.feature:3"));
         assert_eq!(events[0].what, What::Note { text: "got [redacted] and Bearer [redacted]".into() });
         let raw = std::fs::read_to_string(folder.path().join("run").join(FILE)).unwrap();
         assert!(!raw.contains("s3cr3t"), "{raw}");

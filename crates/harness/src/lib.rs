@@ -1,8 +1,11 @@
-//! harness.
+//! The harness: what is asked for, what will run, what happened and what it came to. It knows no cucumber, no Docker
+//! and no reference system; targets, steps and the command line are built on it.
+
 pub mod check;
 pub mod coverage;
 pub mod datafile;
 pub mod doorway;
+pub mod environment;
 pub mod event;
 pub mod evidence;
 pub mod exposition;

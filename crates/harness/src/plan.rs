@@ -179,7 +179,7 @@ fn distribute(scenarios: Vec<Scenario>, inputs: &Inputs<'_>) -> Vec<Vec<Scenario
         return Vec::new();
     }
     let weight = |scenario: &Scenario| -> f64 {
-        inputs.seconds.get(&scenario.id()).copied().unwrap_or_else(|| 1.0 + scenario.steps.len() as f64 * 0.5)
+        inputs.seconds.get(&scenario.id()).copied().unwrap_or(1.0 + scenario.steps.len() as f64 * 0.5)
     };
     let fair = scenarios.iter().map(weight).sum::<f64>() / lanes as f64;
     let mut random = inputs.seed.map(Random);

@@ -66,11 +66,11 @@ impl FaultProof {
         let green: Vec<&String> = fault
             .requirements
             .iter()
-            .filter(|id| !targets.iter().filter(|one| one.requirements.contains(id)).any(|one| red(&one)))
+            .filter(|id| !targets.iter().filter(|one| one.requirements.contains(id)).any(&red))
             .collect();
         let reason = if targets.is_empty() {
             Some("no scenario of the requirements it names was run".to_owned())
-        } else if !green.is_empty() || !targets.iter().any(|one| red(&one)) {
+        } else if !green.is_empty() || !targets.iter().any(&red) {
             let seen: Vec<String> = targets
                 .iter()
                 .filter(|one| !red(one))

@@ -1,7 +1,7 @@
 //! What is asked for: an expression over tags, requirement ids, places and names. It only says yes or no to a
 //! scenario; what cannot run although it is asked for is decided by the plan.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use regex::Regex;
 
@@ -27,8 +27,8 @@ pub enum Selection {
     },
     /// The scenario's name matches.
     Name(Regex),
-    /// The scenario with that name for test drivers.
-    Exactly(String),
+    /// The scenarios with these [`Scenario::id`]s.
+    Scenarios(BTreeSet<String>),
     Not(Box<Selection>),
     And(Box<Selection>, Box<Selection>),
     Or(Box<Selection>, Box<Selection>),
@@ -98,7 +98,7 @@ impl Selection {
                 ends_with(&scenario.file, file) && line.is_none_or(|line| scenario.covers(line))
             }
             Self::Name(pattern) => pattern.is_match(&scenario.name),
-            Self::Exactly(name) => scenario.test_name() == *name,
+            Self::Scenarios(ids) => ids.contains(&scenario.id()),
             Self::Not(inner) => !inner.matches(scenario),
             Self::And(left, right) => left.matches(scenario) && right.matches(scenario),
             Self::Or(left, right) => left.matches(scenario) || right.matches(scenario),
@@ -111,7 +111,7 @@ impl Selection {
     /// The first name that does not, with the names nearest to it.
     pub fn check(&self, suite: &Suite, catalogue: &Catalogue) -> Result<(), SelectionError> {
         match self {
-            Self::All | Self::Name(_) | Self::Exactly(_) => Ok(()),
+            Self::All | Self::Name(_) | Self::Scenarios(_) => Ok(()),
             Self::Tag(tag) => {
                 let tags = suite.tags();
                 if tags.contains(tag.as_str()) || catalogue.get(tag).is_some() {
@@ -156,7 +156,7 @@ impl fmt::Display for Selection {
             Self::Place { file, line: None } => f.write_str(file),
             Self::Place { file, line: Some(line) } => write!(f, "{file}:{line}"),
             Self::Name(pattern) => write!(f, "name~\"{pattern}\""),
-            Self::Exactly(name) => write!(f, "test {name}"),
+            Self::Scenarios(ids) => write!(f, "{}", ids.iter().map(String::as_str).collect::<Vec<_>>().join(" or ")),
             Self::Not(inner) => write!(f, "not {inner}"),
             Self::And(left, right) => write!(f, "({left} and {right})"),
             Self::Or(left, right) => write!(f, "({left} or {right})"),

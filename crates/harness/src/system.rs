@@ -47,7 +47,7 @@ pub struct System {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Image {
     pub image: String,
-    /// The command line; `{self}` is this executable, `{bin}` the folder given by `--bin-dir`.
+    /// The command line; `{self}` is this executable.
     pub command: Vec<String>,
     #[serde(default)]
     pub env: BTreeMap<String, String>,

@@ -1,0 +1,159 @@
+//! Where features, requirements, systems, backends, faults and fixtures are found: the folder given, else the
+//! repository one stands in or the binary was built from, else the copies inside the binary.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use harness::{
+    datafile::{DataError, DataFile},
+    fault::FaultEntry,
+    requirement::Catalogue,
+    system::System,
+};
+use serde::Deserialize;
+
+use crate::{lane::FaultFile, parser::Features};
+
+static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+/// The data folders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// A folder with `features/`, `requirements/` and the others in it.
+    Folder(PathBuf),
+    /// The copies inside the binary.
+    Embedded,
+}
+
+impl Data {
+    /// Finds the data.
+    ///
+    /// # Errors
+    /// [`DataError::Unreadable`] when the folder given has no `features/`.
+    pub fn find(given: Option<&Path>) -> Result<Self, DataError> {
+        if let Some(folder) = given {
+            fs::read_dir(folder.join("features"))
+                .map_err(|source| DataError::Unreadable { file: folder.join("features"), source })?;
+            return Ok(Self::Folder(folder.to_owned()));
+        }
+        let here = PathBuf::from(".");
+        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let root =
+            [here, built].into_iter().find(|root| root.join("features").is_dir() && root.join("requirements").is_dir());
+        Ok(root.and_then(|root| root.canonicalize().ok()).map_or(Self::Embedded, Self::Folder))
+    }
+
+    /// The files of a room with that extension, by name; empty when the room does not exist.
+    ///
+    /// # Errors
+    /// [`DataError::Unreadable`] for what cannot be read, or is not UTF-8.
+    pub fn files(&self, room: &str, extension: &str) -> Result<Vec<DataFile>, DataError> {
+        let mut names = match self {
+            Self::Folder(root) => walk(root, Path::new(room))?,
+            Self::Embedded => {
+                EMBEDDED.iter().map(|(name, _)| PathBuf::from(name)).filter(|name| name.starts_with(room)).collect()
+            }
+        };
+        names.retain(|name| name.extension().is_some_and(|own| own == extension));
+        names.sort();
+        names.into_iter().map(|name| Ok(DataFile::new(&name, self.text(&name)?))).collect()
+    }
+
+    /// One file as text, by its name from the root, like `fixtures/pruner.yaml`.
+    ///
+    /// # Errors
+    /// [`DataError::Unreadable`] when it is not there, or is not UTF-8.
+    pub fn text(&self, name: impl AsRef<Path>) -> Result<String, DataError> {
+        let name = name.as_ref();
+        let unreadable = |source| DataError::Unreadable { file: name.to_owned(), source };
+        let bytes = self.bytes(name).map_err(unreadable)?;
+        String::from_utf8(bytes).map_err(|error| unreadable(io::Error::new(io::ErrorKind::InvalidData, error)))
+    }
+
+    /// One file, by its name from the root.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read.
+    pub fn bytes(&self, name: &Path) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Folder(root) => fs::read(root.join(name)),
+            Self::Embedded => EMBEDDED
+                .iter()
+                .find(|(own, _)| Path::new(own) == name)
+                .map(|(_, bytes)| bytes.to_vec())
+                .ok_or_else(|| io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// The catalogue.
+    ///
+    /// # Errors
+    /// As [`Catalogue::read`].
+    pub fn catalogue(&self) -> Result<Catalogue, DataError> {
+        Catalogue::read(&self.files("requirements", "yaml")?)
+    }
+
+    /// The features.
+    ///
+    /// # Errors
+    /// As [`Features::read`].
+    pub fn features(&self) -> Result<Features, DataError> {
+        Features::read(&self.files("features", "feature")?)
+    }
+
+    /// The systems.
+    ///
+    /// # Errors
+    /// As [`System::read`].
+    pub fn systems(&self, catalogue: &Catalogue) -> Result<Vec<System>, DataError> {
+        self.files("systems", "yaml")?.iter().map(|file| System::read(file, catalogue)).collect()
+    }
+
+    /// The faults.
+    ///
+    /// # Errors
+    /// [`DataError::Malformed`] for a file that does not say what it is and what must turn red.
+    pub fn faults(&self) -> Result<Vec<FaultFile>, DataError> {
+        self.files("faults", "yaml")?.into_iter().map(fault).collect()
+    }
+}
+
+/// What the command line reads of a fault file; the rest of its keys is for the proxies, which refuse unknown ones.
+#[derive(Deserialize)]
+struct FaultHead {
+    id: String,
+    #[serde(default)]
+    title: String,
+    seam: String,
+    #[serde(default)]
+    requirements: Vec<String>,
+    #[serde(default)]
+    scenarios: Vec<String>,
+}
+
+fn fault(file: DataFile) -> Result<FaultFile, DataError> {
+    let FaultHead { id, title, seam, requirements, scenarios } = file.yaml()?;
+    let place = file.at(file.line_of("id", &id));
+    Ok(FaultFile { entry: FaultEntry { id, seam, title, requirements, scenarios, place }, file })
+}
+
+fn walk(root: &Path, room: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let folder = root.join(room);
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let unreadable = |source| DataError::Unreadable { file: folder.clone(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let name = room.join(entry.file_name());
+        if entry.path().is_dir() {
+            names.extend(walk(root, &name)?);
+        } else {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}

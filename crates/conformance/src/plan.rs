@@ -1,0 +1,154 @@
+//! `plan`: what would run, in which lane and order, and why the rest would not. Making the plan is shared with `run`
+//! and the test target.
+
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+
+use harness::{
+    datafile::DataError,
+    evidence,
+    plan::{Inputs, Plan},
+    report::Report,
+    requirement::Catalogue,
+    selection::Selection,
+    system::System,
+    verdict::Exit,
+};
+
+use crate::{
+    cli::{Form, Options, PlanOptions},
+    data::Data,
+    lane::{Request, Target as _, Wiring},
+    parser::Features,
+    results,
+    vocabulary::Vocabulary,
+};
+
+/// Everything that is known before something is started.
+pub(crate) struct Prepared<W: Wiring> {
+    pub data: Data,
+    pub catalogue: Catalogue,
+    pub features: Arc<Features>,
+    pub system: System,
+    pub target_name: String,
+    pub target: Arc<W::Target>,
+    pub vocabulary: Vocabulary<W::World>,
+    pub selection: Selection,
+    /// The id of the run that would be made.
+    pub run: String,
+}
+
+impl<W: Wiring> Prepared<W> {
+    /// Reads the data and finds system and target.
+    ///
+    /// # Errors
+    /// For the first thing that does not parse or does not exist, with file and line where there is one.
+    pub fn new(wiring: &W, options: &Options, selection: Selection) -> anyhow::Result<Self> {
+        let data = Data::find(options.data.as_deref())?;
+        let catalogue = data.catalogue()?;
+        let features = Arc::new(data.features()?);
+        let systems = data.systems(&catalogue)?;
+        let system = System::find(&systems, &options.system)?.clone();
+        let target_name = target_name(wiring, options.target.as_deref())?;
+        let run = results::run_id(&target_name, &system.name);
+        let target = wiring.target(Request {
+            target: target_name.clone(),
+            system: system.clone(),
+            data: data.clone(),
+            folder: std::path::absolute(options.out.join(&run))?,
+            keep: options.keep,
+        })?;
+        let vocabulary = Vocabulary::registered();
+        Ok(Self {
+            data,
+            catalogue,
+            features,
+            system,
+            target_name,
+            target: Arc::new(target),
+            vocabulary,
+            selection,
+            run,
+        })
+    }
+
+    /// Makes the plan and checks that every sentence in it has exactly one step.
+    ///
+    /// # Errors
+    /// When nothing is selected, or a sentence has no step or several.
+    pub fn plan(&self, options: &Options) -> anyhow::Result<Plan> {
+        let plan = Plan::make(&Inputs {
+            suite: self.features.suite(),
+            catalogue: &self.catalogue,
+            system: &self.system,
+            capabilities: &self.target.capabilities(),
+            selection: &self.selection,
+            docs_versions: &options.docs_versions,
+            lanes: lanes(options),
+            seed: options.seed,
+            seconds: &earlier_seconds(options),
+        })?;
+        let findings = self.vocabulary.check(&self.features, plan.scenarios().map(|(_, scenario)| scenario));
+        if !findings.is_empty() {
+            let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            anyhow::bail!("{}\n`steps` lists every step there is", lines.join("\n"));
+        }
+        Ok(plan)
+    }
+}
+
+/// The lanes asked for, else one per two cores and two at most: a control plane keeps a core busy while it starts.
+pub(crate) fn lanes(options: &Options) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    options.lanes.map_or_else(|| cores.clamp(1, 2), usize::from)
+}
+
+fn target_name<W: Wiring>(wiring: &W, given: Option<&str>) -> Result<String, DataError> {
+    let targets = wiring.targets();
+    let name = given.or_else(|| targets.first().map(|target| target.name)).unwrap_or_default();
+    if targets.iter().any(|target| target.name == name) {
+        return Ok(name.to_owned());
+    }
+    let known: Vec<String> = targets.iter().map(|target| format!("{} ({})", target.name, target.about)).collect();
+    Err(DataError::Unknown { what: "target", name: name.to_owned(), known: format!("there are: {}", known.join(", ")) })
+}
+
+/// How long scenarios took in the newest run, to balance lanes; empty when there is none.
+fn earlier_seconds(options: &Options) -> BTreeMap<String, f64> {
+    let Ok(events) = evidence::read(&results::find(&options.out, "latest")) else { return BTreeMap::new() };
+    Report::of(&events)
+        .scenarios
+        .into_iter()
+        .filter(|scenario| scenario.seconds > 0.0)
+        .map(|scenario| (format!("{}:{}", scenario.file, scenario.line), scenario.seconds))
+        .collect()
+}
+
+/// The command.
+pub(crate) fn command<W: Wiring>(wiring: &W, options: &PlanOptions) -> anyhow::Result<Exit> {
+    let selection = Selection::parse_any(&options.options.select)?;
+    let prepared = Prepared::new(wiring, &options.options, selection)?;
+    let plan = prepared.plan(&options.options)?;
+    match options.format {
+        Form::Json => println!("{}", serde_json::to_string_pretty(&plan)?),
+        Form::Text => print!("{}", text(&plan, &prepared.system, &prepared.target_name)),
+    }
+    Ok(Exit::Passed)
+}
+
+/// The plan for people.
+fn text(plan: &Plan, system: &System, target: &str) -> String {
+    let mut out = format!("{} on {target}: {} scenarios in {} lanes\n", system.title, plan.len(), plan.lanes.len());
+    for (index, lane) in plan.lanes.iter().enumerate() {
+        let _ = writeln!(out, "\nlane {}", index + 1);
+        for scenario in lane {
+            let _ = writeln!(out, "  {}  [{}]  {}", scenario.name, scenario.requirements.join(" "), scenario.id());
+        }
+    }
+    if !plan.not_run.is_empty() {
+        let _ = writeln!(out, "\nnot run");
+        for one in &plan.not_run {
+            let _ = writeln!(out, "  {}  {}: {}", one.scenario.name, one.scenario.id(), one.reason);
+        }
+    }
+    out
+}

@@ -1,0 +1,37 @@
+//! `steps`: every step that scenarios can use, by kind, with the source line that defines it.
+
+use cucumber::codegen::WorldInventory;
+use gherkin::StepType;
+use harness::verdict::Exit;
+
+use crate::{cli::Form, vocabulary::Vocabulary};
+
+/// The command.
+pub(crate) fn command<W>(format: Form) -> anyhow::Result<Exit>
+where
+    W: cucumber::World + WorldInventory + std::fmt::Debug,
+{
+    let vocabulary = Vocabulary::<W>::registered();
+    if format == Form::Json {
+        let steps: Vec<serde_json::Value> = vocabulary
+            .definitions()
+            .iter()
+            .map(|step| {
+                serde_json::json!({
+                    "kind": format!("{:?}", step.kind),
+                    "sentence": step.sentence(),
+                    "pattern": step.pattern,
+                    "location": step.location,
+                })
+            })
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&steps)?);
+        return Ok(Exit::Passed);
+    }
+    for kind in [StepType::Given, StepType::When, StepType::Then] {
+        for definition in vocabulary.definitions().iter().filter(|definition| definition.kind == kind) {
+            println!("{definition}");
+        }
+    }
+    Ok(Exit::Passed)
+}
