@@ -40,7 +40,9 @@ async fn log_in_succeeds(world: &mut World, user: String, _command: String) -> S
     let outcome = log_in(world, &user, token).await?;
     match outcome.succeeded() {
         true => Ok(()),
-        false => Err(Failure::fail(format!("logging in as {user}"), "200 in the end", outcome.summary()).of("registry")),
+        false => {
+            Err(Failure::fail(format!("logging in as {user}"), "200 in the end", outcome.summary()).of("registry"))
+        }
     }
 }
 

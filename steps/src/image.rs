@@ -173,7 +173,9 @@ async fn user_cannot_push(world: &mut World, name: String) -> Step {
 async fn tag_exists(world: &mut World, name: String) -> Step {
     match world.stream_tag(&name).await? {
         Some(_) => Ok(()),
-        None => Err(Failure::fail(format!("reading the image stream tag {name}:{name}"), "a tag", "none").of("registry")),
+        None => {
+            Err(Failure::fail(format!("reading the image stream tag {name}:{name}"), "a tag", "none").of("registry"))
+        }
     }
 }
 
@@ -259,7 +261,9 @@ async fn stream_exists(world: &mut World, name: String, project: String) -> Step
     let streams: Api<ImageStream> = Api::namespaced(world.env.client.clone(), &project);
     match streams.get_opt(&name).await.tried(format!("reading the image stream {project}/{name}"))? {
         Some(_) => Ok(()),
-        None => Err(Failure::fail(format!("reading the image stream {project}/{name}"), "a stream", "none").of("registry")),
+        None => {
+            Err(Failure::fail(format!("reading the image stream {project}/{name}"), "a stream", "none").of("registry"))
+        }
     }
 }
 
@@ -277,9 +281,8 @@ async fn image_listed(world: &mut World, name: String) -> Step {
     let expected = format!("{}@{}", known.reference.name(), known.image.digest());
     match seen.as_deref() == Some(expected.as_str()) {
         true => Ok(()),
-        false => {
-            Err(Failure::fail(format!("reading image {}", known.image.digest()), expected, format!("{seen:?}")).of("registry"))
-        }
+        false => Err(Failure::fail(format!("reading image {}", known.image.digest()), expected, format!("{seen:?}"))
+            .of("registry")),
     }
 }
 
@@ -320,14 +323,14 @@ async fn blobs_gone(world: &mut World, name: String) -> Step {
     let project = world.project().await?;
     let registry = world.registry()?;
     for blob in known.image.blobs() {
-        let path = format!(
-            "/v2/{project}/probe/blobs/uploads/?mount={}&from={}",
-            blob.digest, known.reference.repository
-        );
+        let path =
+            format!("/v2/{project}/probe/blobs/uploads/?mount={}&from={}", blob.digest, known.reference.repository);
         let answer = registry.request(http::Method::POST, &path, http::HeaderMap::new(), None).await?;
         if answer.status != StatusCode::ACCEPTED {
             let expected = "202: the blob cannot be mounted because it is gone";
-            return Err(Failure::fail(format!("mounting blob {}", blob.digest), expected, answer.summary()).of("pruner"));
+            return Err(
+                Failure::fail(format!("mounting blob {}", blob.digest), expected, answer.summary()).of("pruner")
+            );
         }
         let read = registry.blob(&known.reference.repository, &blob.digest).await?;
         read.expect(StatusCode::NOT_FOUND)?;

@@ -30,7 +30,8 @@ impl World {
     async fn exposition(&self) -> Result<Exposition, Failure> {
         let answer = self.read_metrics().await?.expect(StatusCode::OK)?;
         let text = String::from_utf8_lossy(&answer.body);
-        Exposition::parse(&text).map_err(|error| Failure::fail("reading the metrics", "the text format", error.to_string()).of("registry"))
+        Exposition::parse(&text)
+            .map_err(|error| Failure::fail("reading the metrics", "the text format", error.to_string()).of("registry"))
     }
 
     fn metrics(&self) -> Result<&Exposition, Failure> {
@@ -98,7 +99,12 @@ async fn scraper_reads(world: &mut World) -> Step {
     let binding = ClusterRoleBinding {
         metadata,
         role_ref: RoleRef { api_group: group.clone(), kind: "ClusterRole".to_owned(), name },
-        subjects: Some(vec![Subject { api_group: Some(group), kind: "User".to_owned(), name: user, ..Default::default() }]),
+        subjects: Some(vec![Subject {
+            api_group: Some(group),
+            kind: "User".to_owned(),
+            name: user,
+            ..Default::default()
+        }]),
     };
     let client = &world.env.client;
     let parameters = PostParams::default();
@@ -132,7 +138,10 @@ fn labels_are(world: &mut World, labels: String) -> Step {
     wanted.sort_unstable();
     match seen == wanted {
         true => Ok(()),
-        false => Err(Failure::fail("reading the labels of the build", format!("{wanted:?}"), format!("{seen:?}")).of("registry")),
+        false => {
+            Err(Failure::fail("reading the labels of the build", format!("{wanted:?}"), format!("{seen:?}"))
+                .of("registry"))
+        }
     }
 }
 

@@ -18,7 +18,10 @@ use crate::{
 /// The six-entry example of the mirroring chapter, section 9.3.1.
 fn documented_example(name: &str) -> serde_json::Value {
     let entries = [
-        ("registry.access.redhat.com/ubi9/ubi-minimal", &["example.io/example/ubi-minimal", "example.com/example/ubi-minimal"][..]),
+        (
+            "registry.access.redhat.com/ubi9/ubi-minimal",
+            &["example.io/example/ubi-minimal", "example.com/example/ubi-minimal"][..],
+        ),
         ("registry.example.com/redhat", &["mirror.example.com/redhat"]),
         ("registry.example.com", &["mirror.example.com"]),
         ("registry.example.com/example/myimage", &["mirror.example.net/image"]),
@@ -132,7 +135,8 @@ async fn pull_blocked(world: &mut World, name: String) -> Step {
             NodePull::Failed(why) if why.contains("is blocked") => {}
             other => {
                 let tried = format!("pulling {reference} on {node}");
-                return Err(Failure::fail(tried, "a failure because the registry is blocked", format!("{other:?}")).of("node-agent"));
+                return Err(Failure::fail(tried, "a failure because the registry is blocked", format!("{other:?}"))
+                    .of("node-agent"));
             }
         }
     }
@@ -147,7 +151,9 @@ async fn pull_from(world: &mut World, name: String, wanted: String) -> Step {
             NodePull::From { host, digest } if host == wanted && digest == wanted_digest => {}
             other => {
                 let tried = format!("pulling {reference} on {node}");
-                return Err(Failure::fail(tried, format!("the image from {wanted}"), format!("{other:?}")).of("node-agent"));
+                return Err(
+                    Failure::fail(tried, format!("the image from {wanted}"), format!("{other:?}")).of("node-agent")
+                );
             }
         }
     }
@@ -159,6 +165,9 @@ async fn never_asked(world: &mut World, host: String) -> Step {
     let visits = world.stand_in(&host).await?.visits(&host);
     match visits.is_empty() {
         true => Ok(()),
-        false => Err(Failure::fail(format!("reading the access ledger of {host}"), "no request", format!("{visits:?}")).of("node-agent")),
+        false => {
+            Err(Failure::fail(format!("reading the access ledger of {host}"), "no request", format!("{visits:?}"))
+                .of("node-agent"))
+        }
     }
 }

@@ -106,6 +106,7 @@ async fn equivalent(world: &mut World) -> Step {
     }
     match seen.windows(2).all(|pair| pair[0].1 == pair[1].1) && seen.len() > 1 {
         true => Ok(()),
-        false => Err(Failure::fail("comparing nodes", "the same mirrors on all of several", format!("{seen:?}")).of("node-agent")),
+        false => Err(Failure::fail("comparing nodes", "the same mirrors on all of several", format!("{seen:?}"))
+            .of("node-agent")),
     }
 }

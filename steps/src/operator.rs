@@ -61,7 +61,8 @@ impl World {
                 let Some(deployment) = deployment else { return Check::NotYet("no Deployment".to_owned()) };
                 let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
                 let status = deployment.status.clone().unwrap_or_default();
-                let counts = [status.replicas, status.updated_replicas, status.ready_replicas].map(Option::unwrap_or_default);
+                let counts =
+                    [status.replicas, status.updated_replicas, status.ready_replicas].map(Option::unwrap_or_default);
                 let observed = status.observed_generation == deployment.metadata.generation;
                 Check::when(observed && counts.iter().all(|count| *count == wanted), || {
                     format!("replicas, updated, ready = {counts:?} of {wanted}")
@@ -332,7 +333,9 @@ async fn no_pod(world: &mut World) -> Step {
     wait("there to be no registry pod", world.env.limits.rollout)
         .of("operator")
         .objects(&pods, &registry_pods(), |pods: &[&Pod]| {
-            Check::when(pods.is_empty(), || format!("pods {:?}", pods.iter().map(|pod| pod.name_any()).collect::<Vec<_>>()))
+            Check::when(pods.is_empty(), || {
+                format!("pods {:?}", pods.iter().map(|pod| pod.name_any()).collect::<Vec<_>>())
+            })
         })
         .await
 }
@@ -428,7 +431,8 @@ async fn exactly_one(world: &mut World) -> Step {
         return Ok(());
     }
     let seen = format!("Deployments {registries:?}, Services {serving:?}");
-    Err(Failure::fail("counting registries", format!("one Deployment and one Service {expected:?}"), seen).of("operator"))
+    Err(Failure::fail("counting registries", format!("one Deployment and one Service {expected:?}"), seen)
+        .of("operator"))
 }
 
 #[then("the status of the registry configuration says that the storage is not configured")]

@@ -80,4 +80,3 @@ fn log_tells(world: &mut World, name: String) -> Step {
         }
     }
 }
-

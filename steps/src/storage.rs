@@ -33,7 +33,8 @@ async fn volume_is_empty_dir(world: &mut World) -> Step {
         .of("operator")
         .object(&deployments, names::REGISTRY, |deployment: Option<&Deployment>| {
             let pod = deployment.and_then(|deployment| deployment.spec.as_ref()?.template.spec.as_ref());
-            let volume = pod.and_then(|pod| pod.volumes.iter().flatten().find(|volume| volume.name == "registry-storage"));
+            let volume =
+                pod.and_then(|pod| pod.volumes.iter().flatten().find(|volume| volume.name == "registry-storage"));
             Check::when(volume.is_some_and(|volume| volume.empty_dir.is_some()), || format!("{volume:?}"))
         })
         .await
@@ -54,10 +55,8 @@ async fn blank_claim(world: &mut World) -> Step {
 #[given(expr = "somebody else's claim {string} exists")]
 async fn foreign_claim(world: &mut World, name: String) -> Step {
     world.will_make::<PersistentVolumeClaim>(Some(names::REGISTRY_NAMESPACE), &name);
-    let mut claim = PersistentVolumeClaim {
-        metadata: ObjectMeta { name: Some(name), ..Default::default() },
-        ..Default::default()
-    };
+    let mut claim =
+        PersistentVolumeClaim { metadata: ObjectMeta { name: Some(name), ..Default::default() }, ..Default::default() };
     let spec = claim.spec.get_or_insert_default();
     spec.access_modes = Some(vec!["ReadWriteMany".to_owned()]);
     let requests = [("storage".to_owned(), Quantity("1Gi".to_owned()))];
@@ -95,7 +94,7 @@ async fn claim_not_own(world: &mut World) -> Step {
 
 #[given("a bucket on an S3 server")]
 async fn bucket(world: &mut World) -> Step {
-    let endpoint = world.env.backends.open("s3").await?;
+    let endpoint = world.env.backends.open("s3-local").await?;
     let name = format!("bucket-{}", world.id);
     world.bucket = Some(Bucket { endpoint: endpoint.clone(), name: name.clone() });
     world.made.push(Made::Bucket(name.clone()));
@@ -173,9 +172,9 @@ async fn secret_lacks_key(world: &mut World, key: String) -> Step {
         .of("operator")
         .object(&world.configs(), names::CLUSTER, |config: Option<&Config>| {
             let conditions = config.and_then(|config| config.status.as_ref()).map_or(&[][..], |s| &s.conditions);
-            let named = conditions.iter().any(|found| {
-                found.message.contains(&part) && found.message.contains(names::USER_STORAGE_SECRET)
-            });
+            let named = conditions
+                .iter()
+                .any(|found| found.message.contains(&part) && found.message.contains(names::USER_STORAGE_SECRET));
             Check::when(named, || told(conditions))
         })
         .await
@@ -216,7 +215,9 @@ async fn bucket_holds(world: &mut World, name: String) -> Step {
         let hex = blob.digest.trim_start_matches("sha256:");
         let Some(key) = keys.iter().find(|key| key.ends_with(&format!("/{hex}/data"))) else {
             let tried = format!("looking for blob {} in the bucket", blob.digest);
-            return Err(Failure::fail(tried, format!("a key that ends with {hex}/data"), format!("{keys:?}")).of("registry"));
+            return Err(
+                Failure::fail(tried, format!("a key that ends with {hex}/data"), format!("{keys:?}")).of("registry")
+            );
         };
         let bytes = endpoint.view.read(&bucket, key).await?.unwrap_or_default();
         let digest = harness::oci::digest_of(&bytes);

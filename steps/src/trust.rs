@@ -62,11 +62,8 @@ impl World {
 
     /// What a listing of the anchors prints inside every running registry pod.
     async fn anchors(&mut self) -> Result<Vec<String>, Failure> {
-        let command = format!(
-            "oc exec deployments/{} -n {} -- ls {ANCHORS}",
-            names::REGISTRY,
-            names::REGISTRY_NAMESPACE
-        );
+        let command =
+            format!("oc exec deployments/{} -n {} -- ls {ANCHORS}", names::REGISTRY, names::REGISTRY_NAMESPACE);
         let ran = self.shell.run(&command, self.env.limits.answer).await?;
         self.env.evidence.note(ran.summary());
         Ok(ran.succeeded()?.stdout.split_whitespace().map(str::to_owned).collect())
@@ -86,7 +83,8 @@ async fn anchors_list(world: &mut World, step: &Text) -> Step {
     let missing: Vec<_> = rows.iter().map(|row| row[0].trim()).filter(|name| !seen.iter().any(|s| s == name)).collect();
     match missing.is_empty() {
         true => Ok(()),
-        false => Err(Failure::fail(format!("listing {ANCHORS}"), format!("also {missing:?}"), format!("{seen:?}")).of("operator")),
+        false => Err(Failure::fail(format!("listing {ANCHORS}"), format!("also {missing:?}"), format!("{seen:?}"))
+            .of("operator")),
     }
 }
 
@@ -95,6 +93,8 @@ async fn anchors_do_not_list(world: &mut World, name: String) -> Step {
     let seen = world.anchors().await?;
     match seen.contains(&name) {
         false => Ok(()),
-        true => Err(Failure::fail(format!("listing {ANCHORS}"), format!("no {name}"), format!("{seen:?}")).of("operator")),
+        true => {
+            Err(Failure::fail(format!("listing {ANCHORS}"), format!("no {name}"), format!("{seen:?}")).of("operator"))
+        }
     }
 }

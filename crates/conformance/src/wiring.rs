@@ -44,7 +44,7 @@ impl Wiring for Native {
 
     fn doctor(&self) -> LocalBoxFuture<'_, Vec<Checked>> {
         async {
-            doctor::examine().into_iter().map(checked).collect()
+            doctor::examine().await.into_iter().map(checked).collect()
         }
         .boxed_local()
     }
@@ -162,7 +162,7 @@ fn own_images() -> Result<String, Failure> {
         image("node-ca", &["reference", "node-ca"]),
         image("cli", &["oc"]),
     ];
-    serde_json::to_string(&serde_json::json!({ "images": images })).tried("writing the image map")
+    serde_json::to_string(&images).tried("writing the image map")
 }
 
 async fn down(name: &str) -> Result<String, Failure> {

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -14,12 +14,11 @@ use futures::{
 };
 use harness::{
     doorway::{Doorway, Loopback},
-    environment::{Backends, ComponentLogs, Environment, NodeFiles, User, Users},
+    environment::{Environment, NodeFiles, User, Users},
     evidence::Evidence,
     failure::{Failure, Tried as _},
     plan::Capabilities,
     scenario::Scenario,
-    storage::StorageEndpoint,
     trust::Authority,
     verdict::Verdict,
 };
@@ -28,6 +27,7 @@ use local_cluster::{
     Child, ChildOptions, ControlPlane, ControlPlaneOptions, Ledger, PodNetwork, ReadyLine, Tool, Tools,
 };
 use steps::World;
+use storage_backends::{ServerCertificate, StorageBackends, StorageOptions};
 use tokio::sync::OnceCell;
 
 use super::{manifests, pod_logs::PodLogs};
@@ -99,7 +99,7 @@ fn on_path(program: &str) -> Option<PathBuf> {
 struct EmbeddedLane {
     environment: Arc<Environment>,
     cluster: Cluster,
-    backends: Arc<LocalBackends>,
+    backends: Arc<StorageBackends>,
 }
 
 /// A control plane with nodes and platform parts, as `cluster up` starts it too.
@@ -168,7 +168,7 @@ impl Cluster {
             format!("--router-address={router}"),
             format!("--pki-dir={}", folder.join("pki").display()),
             format!("--image-api-address={image_api}:{IMAGE_API_PORT}"),
-            format!("--front-proxy-ca={}", control_plane.front_proxy_ca().display()),
+            format!("--image-api-front-proxy-ca={}", control_plane.front_proxy_ca().display()),
         ];
         let logs = folder.join("logs");
         make_folder(&logs)?;
@@ -254,12 +254,7 @@ impl EmbeddedLane {
         let (administrator, pool) = people
             .split_first()
             .ok_or_else(|| Failure::error("finding users", "the control plane has none"))?;
-        let backends = Arc::new(LocalBackends {
-            folder: folder.join("storage"),
-            program: tools.path(Tool::VersityGw).tried("finding the storage product")?.to_owned(),
-            ledger: cluster.ledger.clone(),
-            s3: OnceCell::new(),
-        });
+        let backends = Arc::new(backends(request, tools, &folder, &authority, &cluster.ledger)?);
         let environment = Environment {
             lane,
             client: client.clone(),
@@ -320,7 +315,7 @@ impl Lane<World> for EmbeddedLane {
     fn close(self: Box<Self>) -> LocalBoxFuture<'static, Result<(), Failure>> {
         async move {
             let Self { environment, cluster, backends } = *self;
-            backends.stop().await;
+            backends.close(GRACE).await.tried("ending the storage products")?;
             let folder = environment.folder.clone();
             drop(environment);
             cluster.stop().await?;
@@ -356,33 +351,28 @@ impl NodeFiles for NodeFolders {
     }
 }
 
-/// Storage products as child processes of the lane.
-struct LocalBackends {
-    folder: PathBuf,
-    program: PathBuf,
-    ledger: Ledger,
-    s3: OnceCell<storage_backends::S3Process>,
-}
-
-impl LocalBackends {
-    async fn stop(&self) {
-        if let Some(s3) = self.s3.get() {
-            s3.stop().await;
-        }
+/// The lane's storage products, with a certificate of the test authority.
+fn backends(
+    request: &Request,
+    tools: &Tools,
+    folder: &Path,
+    authority: &Authority,
+    ledger: &Ledger,
+) -> Result<StorageBackends, Failure> {
+    let folder = folder.join("storage");
+    make_folder(&folder)?;
+    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let (certificate, key) = authority.serving_pem(&names).tried("making the storage's certificate")?;
+    let paths = [folder.join("server.crt"), folder.join("server.key")];
+    for (path, text) in paths.iter().zip([certificate, key]) {
+        std::fs::write(path, text).tried(format!("writing {}", path.display()))?;
     }
-}
-
-impl Backends for LocalBackends {
-    fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<StorageEndpoint, Failure>> {
-        async move {
-            if name != "s3" {
-                return Err(Failure::error(format!("opening the backend {name}"), "the embedded target has only s3"));
-            }
-            let started = || storage_backends::S3Process::start(&self.program, &self.folder, &self.ledger);
-            Ok(self.s3.get_or_try_init(started).await?.endpoint())
-        }
-        .boxed()
-    }
+    let [certificate, key] = paths;
+    let certificate = ServerCertificate { certificate, key, authority: authority.pem().to_owned() };
+    let files = request.data.files("backends", "yaml").tried("reading the backends")?;
+    let mut options = StorageOptions::new(files, tools.clone(), folder, certificate);
+    options.ledger = Some(ledger.clone());
+    StorageBackends::new(options).tried("reading the backends")
 }
 
 /// The image map for the nodes, with the placeholders of the system file filled in. JSON is YAML.
@@ -400,7 +390,7 @@ fn images(request: &Request) -> Result<String, Failure> {
             image
         })
         .collect();
-    serde_json::to_string(&serde_json::json!({ "images": images })).tried("writing the image map")
+    serde_json::to_string(&images).tried("writing the image map")
 }
 
 /// Puts the system's `oc` where documented commands find it.
@@ -414,12 +404,18 @@ fn link_cli(request: &Request, folder: &Path) -> Result<(), Failure> {
     std::os::unix::fs::symlink(program, &link).tried(format!("linking {}", link.display()))
 }
 
-/// The executable that is also every component. A test binary is not, so it names its sibling.
+static EXECUTABLE: OnceLock<PathBuf> = OnceLock::new();
+
+/// Names the executable that is also every component, for a process that is not: a test binary.
+pub fn use_executable(path: PathBuf) {
+    // The first word counts; a test binary says it once.
+    let _ = EXECUTABLE.set(path);
+}
+
+/// The executable that is also every component: this one, unless another was named.
 pub fn own_executable() -> PathBuf {
-    match std::env::var_os("REGISTRY_CONFORMANCE_BINARY") {
-        Some(path) => PathBuf::from(path),
-        None => std::env::current_exe().unwrap_or_else(|_| PathBuf::from("registry-conformance")),
-    }
+    let this = || std::env::current_exe().unwrap_or_else(|_| PathBuf::from("registry-conformance"));
+    EXECUTABLE.get().cloned().unwrap_or_else(this)
 }
 
 async fn client_of(kubeconfig: &Path) -> Result<Client, Failure> {
