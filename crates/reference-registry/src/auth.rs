@@ -108,9 +108,7 @@ impl Record {
 pub fn records(request: &Request, place: &Place) -> Option<Vec<Record>> {
     let reading = matches!(request.method, Method::GET | Method::HEAD);
     match place {
-        Place::Catalog => {
-            Some(vec![Record { kind: "registry", name: "catalog".into(), action: Action::Catalog }])
-        }
+        Place::Catalog => Some(vec![Record { kind: "registry", name: "catalog".into(), action: Action::Catalog }]),
         Place::Metrics => Some(vec![Record { kind: "metrics", name: String::new(), action: Action::Metrics }]),
         Place::AdminBlob(_) => Some(vec![Record { kind: "admin", name: String::new(), action: Action::Prune }]),
         Place::Repository { name, resource } => {
@@ -119,11 +117,9 @@ pub fn records(request: &Request, place: &Place) -> Option<Vec<Record>> {
                 (&Method::GET, Resource::Signatures(_)) => {
                     Some(vec![Record { kind: "signature", ..one(Action::Pull) }, one(Action::Pull)])
                 }
-                (&Method::PUT, Resource::Signatures(_)) => Some(vec![
-                    Record { kind: "signature", ..one(Action::Sign) },
-                    one(Action::Pull),
-                    one(Action::Push),
-                ]),
+                (&Method::PUT, Resource::Signatures(_)) => {
+                    Some(vec![Record { kind: "signature", ..one(Action::Sign) }, one(Action::Pull), one(Action::Push)])
+                }
                 _ if reading => Some(vec![one(Action::Pull)]),
                 (&Method::DELETE, Resource::Upload(_)) => Some(vec![one(Action::Cancel)]),
                 (&Method::DELETE, _) => Some(vec![one(Action::Prune)]),
@@ -166,8 +162,9 @@ pub fn credentials(header: &str) -> Credentials {
     let Some((scheme, value)) = header.split_once(' ') else { return Credentials::Absent };
     match scheme.to_ascii_lowercase().as_str() {
         "bearer" => Credentials::Token(Token::new(value.trim())),
-        "basic" => basic_password(value)
-            .map_or(Credentials::Undecodable, |password| Credentials::Token(Token::new(password))),
+        "basic" => {
+            basic_password(value).map_or(Credentials::Undecodable, |password| Credentials::Token(Token::new(password)))
+        }
         _ => Credentials::Absent,
     }
 }

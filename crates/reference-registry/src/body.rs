@@ -6,7 +6,10 @@ use std::io;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::{HeaderValue, Response, header};
-use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody, combinators::{BoxBody, UnsyncBoxBody}};
+use http_body_util::{
+    BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody,
+    combinators::{BoxBody, UnsyncBoxBody},
+};
 use hyper::body::Frame;
 
 /// The body of a request.
@@ -53,9 +56,7 @@ pub fn json(document: &serde_json::Value) -> Response<Body> {
 /// 200 with plain text.
 pub fn text(text: &'static str) -> Response<Body> {
     let mut response = Response::new(full(text));
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 

@@ -78,9 +78,8 @@ impl DigestCache {
                 entries.remove(&oldest);
             }
         }
-        let entry = entries
-            .entry(digest.clone())
-            .or_insert_with(|| Entry { size, touched: now, repositories: HashMap::new() });
+        let entry =
+            entries.entry(digest.clone()).or_insert_with(|| Entry { size, touched: now, repositories: HashMap::new() });
         entry.size = size;
         entry.touched = now;
         if let Some(repository) = repository {

@@ -20,11 +20,7 @@ const MAX_PAGE: usize = 1000;
 
 impl Registry {
     /// GET of `_catalog`.
-    pub async fn list_repositories(
-        &self,
-        request: &Request,
-        identity: &Identity,
-    ) -> Result<Response<Body>, Refusal> {
+    pub async fn list_repositories(&self, request: &Request, identity: &Identity) -> Result<Response<Body>, Refusal> {
         let limit = page_size(request, MAX_PAGE)?.unwrap_or(DEFAULT_PAGE);
         if limit == 0 {
             return Ok(body::json(&json!({"repositories": []})));

@@ -244,11 +244,7 @@ impl Cluster {
     }
 
     /// An image as one stream has it, with its signatures.
-    pub async fn stream_image(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-    ) -> Result<ImageStreamImage, CallError> {
+    pub async fn stream_image(&self, repository: &Repository, digest: &Digest) -> Result<ImageStreamImage, CallError> {
         let name = format!("{}@{digest}", repository.stream());
         self.get(namespaced(repository, "imagestreamimages", &name)).await
     }
@@ -261,10 +257,7 @@ impl Cluster {
 
     /// Tags an image in a stream.
     pub async fn map(&self, repository: &Repository, mapping: &ImageStreamMapping) -> Result<(), CallError> {
-        let path = format!(
-            "/apis/image.openshift.io/v1/namespaces/{}/imagestreammappings",
-            repository.namespace()
-        );
+        let path = format!("/apis/image.openshift.io/v1/namespaces/{}/imagestreammappings", repository.namespace());
         self.post(Caller::Registry, path, mapping).await
     }
 
@@ -272,8 +265,7 @@ impl Cluster {
     pub async fn create_stream(&self, caller: Caller, repository: &Repository) -> Result<(), CallError> {
         let mut stream = ImageStream::default();
         stream.metadata.name = Some(repository.stream().to_owned());
-        let path =
-            format!("/apis/image.openshift.io/v1/namespaces/{}/imagestreams", repository.namespace());
+        let path = format!("/apis/image.openshift.io/v1/namespaces/{}/imagestreams", repository.namespace());
         self.post(caller, path, &stream).await
     }
 

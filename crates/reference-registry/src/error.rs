@@ -55,9 +55,7 @@ impl Code {
     fn facts(self) -> (&'static str, StatusCode, &'static str) {
         match self {
             Self::Unknown => ("UNKNOWN", StatusCode::INTERNAL_SERVER_ERROR, "unknown error"),
-            Self::Unsupported => {
-                ("UNSUPPORTED", StatusCode::METHOD_NOT_ALLOWED, "The operation is unsupported.")
-            }
+            Self::Unsupported => ("UNSUPPORTED", StatusCode::METHOD_NOT_ALLOWED, "The operation is unsupported."),
             Self::Unauthorized => ("UNAUTHORIZED", StatusCode::UNAUTHORIZED, "authentication required"),
             Self::Denied => ("DENIED", StatusCode::FORBIDDEN, "requested access to the resource is denied"),
             Self::Unavailable => ("UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE, "service unavailable"),
@@ -72,9 +70,7 @@ impl Code {
             Self::NameInvalid => ("NAME_INVALID", StatusCode::BAD_REQUEST, "invalid repository name"),
             Self::ManifestUnknown => ("MANIFEST_UNKNOWN", StatusCode::NOT_FOUND, "manifest unknown"),
             Self::ManifestInvalid => ("MANIFEST_INVALID", StatusCode::BAD_REQUEST, "manifest invalid"),
-            Self::ManifestBlobUnknown => {
-                ("MANIFEST_BLOB_UNKNOWN", StatusCode::BAD_REQUEST, "blob unknown to registry")
-            }
+            Self::ManifestBlobUnknown => ("MANIFEST_BLOB_UNKNOWN", StatusCode::BAD_REQUEST, "blob unknown to registry"),
             Self::BlobUnknown => ("BLOB_UNKNOWN", StatusCode::NOT_FOUND, "blob unknown to registry"),
             Self::BlobUploadUnknown => {
                 ("BLOB_UPLOAD_UNKNOWN", StatusCode::NOT_FOUND, "blob upload unknown to registry")
@@ -229,9 +225,7 @@ impl Refusal {
             }
             Self::Text { text, headers, .. } => {
                 let mut response = body::text(text);
-                response
-                    .headers_mut()
-                    .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
                 (response, headers)
             }
             Self::Bare { .. } => (body::nothing(), HeaderMap::new()),

@@ -29,6 +29,7 @@ pub mod signatures;
 pub mod storage;
 pub mod tags;
 pub mod token;
+pub mod trust;
 pub mod upload;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
@@ -140,10 +141,7 @@ fn announce(registry: &Registry) {
     let (settings, log) = (&registry.settings, &registry.log);
     let version = concat!("v", env!("CARGO_PKG_VERSION"));
     log.info(&format!("version={version}"), vec![]);
-    log.info(
-        "start registry",
-        vec![("distribution_version", version.into()), ("openshift_version", version.into())],
-    );
+    log.info("start registry", vec![("distribution_version", version.into()), ("openshift_version", version.into())]);
     for variable in &settings.unknown {
         log.warning(&format!("ignoring unrecognized environment variable {variable}"), vec![]);
     }
@@ -157,7 +155,11 @@ fn announce(registry: &Registry) {
             vec![],
         );
     }
-    let quota = if settings.quota_enabled { "quota enforcement is done by the API server" } else { "quota enforcement disabled" };
+    let quota = if settings.quota_enabled {
+        "quota enforcement is done by the API server"
+    } else {
+        "quota enforcement disabled"
+    };
     log.info(quota, vec![]);
     log.info("redis not configured", vec![]);
     log.info("using inmemory layerinfo cache", vec![]);

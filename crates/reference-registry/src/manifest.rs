@@ -250,9 +250,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn image(media_type: &str, config: &[u8], layers: &[&[u8]]) -> Value {
-        let descriptor = |kind: &str, content: &[u8]| {
-            json!({"mediaType": kind, "digest": Digest::of(content).to_string(), "size": content.len()})
-        };
+        let descriptor = |kind: &str, content: &[u8]| json!({"mediaType": kind, "digest": Digest::of(content).to_string(), "size": content.len()});
         let layers: Vec<_> =
             layers.iter().map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", layer)).collect();
         json!({

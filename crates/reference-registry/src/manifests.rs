@@ -56,11 +56,11 @@ impl Registry {
             Reference::Tag(tag) => {
                 let stream = self.stream(repository).await?;
                 self.metrics.operation("TagService.Get", start.elapsed());
-                let image = tagged(&stream, tag)
-                    .ok_or_else(|| Code::ManifestUnknown.because(format!("unknown tag={tag}")))?;
-                let digest = image
-                    .parse()
-                    .map_err(|_| Code::ManifestUnknown.because(format!("tag {tag} points at {image:?}, not at a digest")))?;
+                let image =
+                    tagged(&stream, tag).ok_or_else(|| Code::ManifestUnknown.because(format!("unknown tag={tag}")))?;
+                let digest = image.parse().map_err(|_| {
+                    Code::ManifestUnknown.because(format!("tag {tag} points at {image:?}, not at a digest"))
+                })?;
                 (digest, Some(stream))
             }
         };
@@ -142,9 +142,7 @@ impl Registry {
         manifest: Manifest,
     ) -> Result<Presented, Refusal> {
         let accepted = accepted(request);
-        let refuse = |message: &str| {
-            Err(Entry { message: message.to_owned(), ..Code::ManifestUnknown.entry() }.into())
-        };
+        let refuse = |message: &str| Err(Entry { message: message.to_owned(), ..Code::ManifestUnknown.entry() }.into());
         let by_tag = matches!(reference, Reference::Tag(_));
         match manifest.kind {
             Kind::OciManifest if !accepted.contains(&Kind::OciManifest) => {
@@ -270,10 +268,8 @@ impl Registry {
                         blob.digest, blob.size
                     )));
                 }
-                None => missing.push(Entry {
-                    detail: Some(blob.digest.to_string().into()),
-                    ..Code::ManifestBlobUnknown.entry()
-                }),
+                None => missing
+                    .push(Entry { detail: Some(blob.digest.to_string().into()), ..Code::ManifestBlobUnknown.entry() }),
             }
         }
         if !missing.is_empty() {
@@ -415,13 +411,7 @@ mod tests {
     use super::*;
 
     fn status(code: u16, kind: &str, name: &str, message: &str) -> CallError {
-        CallError::Status {
-            code,
-            kind: kind.into(),
-            name: name.into(),
-            message: message.into(),
-            reason: String::new(),
-        }
+        CallError::Status { code, kind: kind.into(), name: name.into(), message: message.into(), reason: String::new() }
     }
 
     #[rstest]

@@ -327,7 +327,8 @@ fn request_fields(request: &Request) -> Fields {
         ("http.request.useragent", request.header(&header::USER_AGENT).to_owned()),
         ("http.request.remoteaddr", request.peer.map(|peer| peer.to_string()).unwrap_or_default()),
     ];
-    for (field, name) in [("http.request.contenttype", header::CONTENT_TYPE), ("http.request.referer", header::REFERER)] {
+    for (field, name) in [("http.request.contenttype", header::CONTENT_TYPE), ("http.request.referer", header::REFERER)]
+    {
         let value = request.header(&name);
         if !value.is_empty() {
             fields.push((field, value.to_owned()));

@@ -109,9 +109,7 @@ impl Place {
                 Resource::Manifest(_) => &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE],
                 Resource::Blob(_) => &[Method::GET, Method::HEAD, Method::DELETE],
                 Resource::Uploads => &[Method::POST],
-                Resource::Upload(_) => {
-                    &[Method::GET, Method::HEAD, Method::PATCH, Method::PUT, Method::DELETE]
-                }
+                Resource::Upload(_) => &[Method::GET, Method::HEAD, Method::PATCH, Method::PUT, Method::DELETE],
                 Resource::Signatures(_) => &[Method::GET, Method::PUT],
             },
         }

@@ -59,17 +59,14 @@ pub enum ServerError {
         problem: String,
     },
     /// None of the allowed cipher suites is known.
-    #[error("REGISTRY_HTTP_TLS_CIPHERSUITES={0:?} leaves no cipher suite this registry can use; allow at least one of TLS_ECDHE_*_GCM_*")]
+    #[error(
+        "REGISTRY_HTTP_TLS_CIPHERSUITES={0:?} leaves no cipher suite this registry can use; allow at least one of TLS_ECDHE_*_GCM_*"
+    )]
     CipherSuites(Vec<String>),
 }
 
 /// Serves a registry until stopped.
-pub async fn serve(
-    registry: Arc<Registry>,
-    listener: TcpListener,
-    tls: Option<Tls>,
-    stop: CancellationToken,
-) {
+pub async fn serve(registry: Arc<Registry>, listener: TcpListener, tls: Option<Tls>, stop: CancellationToken) {
     let graceful = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
@@ -95,12 +92,8 @@ pub async fn serve(
                 }
             },
         };
-        let connection = Connection {
-            registry: Arc::clone(&registry),
-            builder: builder.clone(),
-            watcher: graceful.watcher(),
-            peer,
-        };
+        let connection =
+            Connection { registry: Arc::clone(&registry), builder: builder.clone(), watcher: graceful.watcher(), peer };
         let (acceptor, stop) = (acceptor.clone(), stop.clone());
         tokio::spawn(connection.run(stream, acceptor, stop));
     }
@@ -184,8 +177,11 @@ impl Tls {
     pub fn load(files: &TlsFiles) -> Result<Self, ServerError> {
         let provider = Arc::new(provider(&files.cipher_suites)?);
         let certificate = Arc::new(Certificate::load(files.clone(), Arc::clone(&provider))?);
-        let versions: &[_] =
-            if files.only_tls13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS13, &rustls::version::TLS12] };
+        let versions: &[_] = if files.only_tls13 {
+            &[&rustls::version::TLS13]
+        } else {
+            &[&rustls::version::TLS13, &rustls::version::TLS12]
+        };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .map_err(|_| ServerError::CipherSuites(files.cipher_suites.clone()))?

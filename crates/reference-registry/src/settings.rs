@@ -277,10 +277,7 @@ impl Settings {
     }
 
     /// Reads a given environment.
-    pub fn from_parts(
-        env: BTreeMap<String, String>,
-        file: Option<&std::path::Path>,
-    ) -> Result<Self, SettingError> {
+    pub fn from_parts(env: BTreeMap<String, String>, file: Option<&std::path::Path>) -> Result<Self, SettingError> {
         let file = match file {
             None => Value::Null,
             Some(path) => {
@@ -349,9 +346,8 @@ fn listen_address(text: &str) -> Result<String, String> {
     let problem = || "say HOST:PORT with an IP address or nothing as host, such as :5000".to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(problem)?;
     port.parse::<u16>().map_err(|_| problem())?;
-    let usable = host.is_empty()
-        || host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+    let usable =
+        host.is_empty() || host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
     usable.then(|| text.to_owned()).ok_or_else(problem)
 }
 
@@ -450,7 +446,8 @@ fn s3(source: &Source) -> Result<S3Settings, SettingError> {
 }
 
 fn limit(source: &Source, key: &str) -> Result<RequestLimit, SettingError> {
-    let count = |name: &str| source.number(&format!("{key}.{name}"), 0).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let count =
+        |name: &str| source.number(&format!("{key}.{name}"), 0).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     Ok(RequestLimit {
         max_running: count("maxrunning")?,
         max_in_queue: count("maxinqueue")?,
@@ -473,8 +470,22 @@ fn storage_health(source: &Source) -> Result<StorageHealth, SettingError> {
 
 fn unknown(source: &Source) -> Vec<String> {
     const SECTIONS: &[&str] = &[
-        "HTTP", "STORAGE", "OPENSHIFT", "LOG", "HEALTH", "AUTH", "CONFIGURATION", "LOGLEVEL", "VALIDATION", "MIDDLEWARE",
-        "NOTIFICATIONS", "REDIS", "PROXY", "REPORTING", "COMPATIBILITY", "VERSION",
+        "HTTP",
+        "STORAGE",
+        "OPENSHIFT",
+        "LOG",
+        "HEALTH",
+        "AUTH",
+        "CONFIGURATION",
+        "LOGLEVEL",
+        "VALIDATION",
+        "MIDDLEWARE",
+        "NOTIFICATIONS",
+        "REDIS",
+        "PROXY",
+        "REPORTING",
+        "COMPATIBILITY",
+        "VERSION",
     ];
     let known = |name: &&String| {
         name.strip_prefix("REGISTRY_")

@@ -34,11 +34,7 @@ fn bare(status: StatusCode, reason: String) -> Refusal {
 
 impl Registry {
     /// GET of an image's signatures.
-    pub async fn get_signatures(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-    ) -> Result<Response<Body>, Refusal> {
+    pub async fn get_signatures(&self, repository: &Repository, digest: &Digest) -> Result<Response<Body>, Refusal> {
         let image = self.cluster.stream_image(repository, digest).await.map_err(|error| match error.code() {
             Some(404) => bare(StatusCode::NOT_FOUND, error.to_string()),
             _ => Code::Unknown.because(error),

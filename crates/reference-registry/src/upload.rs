@@ -236,7 +236,8 @@ impl Registry {
     }
 
     async fn resume(&self, request: &Request, repository: &Repository, uuid: &str) -> Result<Resumed, Refusal> {
-        let invalid = || Code::BlobUploadInvalid.because("the upload state is not one of this registry for this upload");
+        let invalid =
+            || Code::BlobUploadInvalid.because("the upload state is not one of this registry for this upload");
         let sealed = router::query(&request.uri, "_state").ok_or_else(invalid)?;
         let state = self.seal.open(&sealed).ok_or_else(invalid)?;
         if state.name != repository.to_string() || state.uuid != uuid {
@@ -312,8 +313,9 @@ fn upload_unknown(error: crate::storage::StorageError, uuid: &str) -> Refusal {
 }
 
 fn mismatch(claimed: &Digest, seen: &Digest) -> Refusal {
-    Code::DigestInvalid
-        .because(format!("invalid digest for referenced layer: {claimed}, content does not match digest: it has {seen}"))
+    Code::DigestInvalid.because(format!(
+        "invalid digest for referenced layer: {claimed}, content does not match digest: it has {seen}"
+    ))
 }
 
 /// Appends a request body, hashing as it goes. Received bytes count even if the client goes away in the middle.
@@ -392,11 +394,7 @@ mod tests {
     #[case("14-10", "5", Some(416))]
     #[case("10-14", "6", Some(400))]
     #[case("ten", "5", Some(500))]
-    fn chunks_must_start_where_the_upload_ends(
-        #[case] range: &str,
-        #[case] length: &str,
-        #[case] status: Option<u16>,
-    ) {
+    fn chunks_must_start_where_the_upload_ends(#[case] range: &str, #[case] length: &str, #[case] status: Option<u16>) {
         let request = request(Method::PATCH, "/", &[("content-range", range), ("content-length", length)]);
         let seen = check_content_range(&request, 10).err().map(|refusal| refusal.status().as_u16());
         assert_eq!(seen, status);

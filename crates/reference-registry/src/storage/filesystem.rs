@@ -92,9 +92,8 @@ impl Driver for Filesystem {
     fn get<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Bytes>> {
         async move {
             let mut content = Vec::new();
-            let read = async {
-                File::open(self.place(path)).await?.take(SMALL_OBJECT_BYTES).read_to_end(&mut content).await
-            };
+            let read =
+                async { File::open(self.place(path)).await?.take(SMALL_OBJECT_BYTES).read_to_end(&mut content).await };
             read.await.map_err(|error| StorageError::from_io("read", path, error))?;
             Ok(content.into())
         }
@@ -102,10 +101,8 @@ impl Driver for Filesystem {
     }
 
     fn put<'a>(&'a self, path: &'a str, content: Bytes) -> BoxFuture<'a, Result<()>> {
-        async move {
-            self.put_file(path, &content).await.map_err(|error| StorageError::from_io("write", path, error))
-        }
-        .boxed()
+        async move { self.put_file(path, &content).await.map_err(|error| StorageError::from_io("write", path, error)) }
+            .boxed()
     }
 
     fn read<'a>(

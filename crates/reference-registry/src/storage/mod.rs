@@ -2,6 +2,7 @@
 //! The layout is the distribution project's (registry/storage/paths.go:11-111), so that any tool which knows that layout
 //! can read what the registry stored.
 
+pub mod credentials;
 pub mod filesystem;
 pub mod s3;
 

@@ -1,0 +1,38 @@
+//! Certificate authorities the registry trusts besides those of the system: the anchors mounted into its pod
+//! (OpenShift 4.2 registry docs, section 2.3). The system's own set follows `SSL_CERT_FILE`.
+
+use std::path::Path;
+
+/// Where the operator mounts additional anchors; file names are registry addresses.
+const ANCHORS: &str = "/etc/pki/ca-trust/source/anchors";
+
+/// The PEM texts of all anchors; none when the folder is not there.
+pub fn anchors() -> Vec<Vec<u8>> {
+    read(Path::new(ANCHORS))
+}
+
+fn read(folder: &Path) -> Vec<Vec<u8>> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let files = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file());
+    files.filter_map(|path| std::fs::read(path).ok()).filter(|text| is_pem(text)).collect()
+}
+
+fn is_pem(text: &[u8]) -> bool {
+    const MARK: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    text.windows(MARK.len()).any(|window| window == MARK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pem_files_are_anchors() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("registry.example.com..5000"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+        std::fs::write(folder.path().join("other.example.com"), "MIIB").unwrap();
+        std::fs::create_dir(folder.path().join("..data")).unwrap();
+        assert_eq!(read(folder.path()).len(), 1);
+        assert!(read(&folder.path().join("none")).is_empty());
+    }
+}
