@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::handler::{ImageApi, Reply};
 use crate::image;
 use crate::image_stream::{self, Part};
+use crate::limits;
 use crate::patch::Patch;
 use crate::request::{Call, Query, User, Verb};
 use crate::status::StatusError;
@@ -91,7 +92,11 @@ pub async fn create(
     }
     match place.kind {
         Kind::Image => image::prepare_create(&mut object)?,
-        Kind::ImageStream => image_stream::prepare_create(api, user, &mut object, part).await?,
+        Kind::ImageStream => {
+            image_stream::prepare_create(api, user, &mut object, part).await?;
+            let namespace = place.namespace.unwrap_or_default();
+            limits::check_stream_quota(&api.store, namespace, name_of(&object)).await?;
+        }
     }
     Ok(shown(api, place.kind, api.store.create(place, &object, query).await?))
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::authorize::{Attributes, review};
 use crate::handler::ImageApi;
 use crate::history;
+use crate::limits::Limits;
 use crate::reference::{Reference, is_tag};
 use crate::request::{Query, User};
 use crate::status::{Cause, StatusError};
@@ -48,7 +49,7 @@ pub async fn prepare_create(api: &ImageApi, user: &User, stream: &mut Value, par
     verify_sources(api, user, None, stream).await?;
     follow_references(api, None, stream).await?;
     history::collapse_empty(stream);
-    Ok(())
+    check_limits(api, None, stream).await
 }
 
 /// Makes the new version of a stream ready to be stored.
@@ -71,7 +72,7 @@ pub async fn prepare_update(
         history::normalize(stream);
         undecorate(stream);
         fill_event_generations(old, stream);
-        return Ok(());
+        return check_limits(api, Some(old), stream).await;
     }
     default(stream);
     if part == Part::Spec {
@@ -86,7 +87,20 @@ pub async fn prepare_update(
     set_tag_generations(old, stream);
     validate(stream)?;
     verify_sources(api, user, Some(old), stream).await?;
-    follow_references(api, Some(old), stream).await
+    follow_references(api, Some(old), stream).await?;
+    check_limits(api, Some(old), stream).await
+}
+
+/// Only a stream that gains tags or images can go beyond a limit.
+async fn check_limits(api: &ImageApi, old: Option<&Value>, stream: &Value) -> Result<(), StatusError> {
+    let spec_names = |stream: &Value| -> BTreeSet<String> {
+        history::spec_tags(stream).iter().map(|tag| text(tag, "name").to_owned()).collect()
+    };
+    let (images_before, tags_before) = old.map_or_else(Default::default, |old| (history::images(old), spec_names(old)));
+    if history::images(stream).is_subset(&images_before) && spec_names(stream).is_subset(&tags_before) {
+        return Ok(());
+    }
+    Limits::read(&api.store, namespace_of(stream)).await?.check_stream(old, stream)
 }
 
 /// Fills what clients may leave out, and sorts the tags.

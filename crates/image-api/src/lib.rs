@@ -14,6 +14,7 @@ pub mod image;
 pub mod image_stream;
 pub mod import;
 pub mod layers;
+pub mod limits;
 pub mod mapping;
 pub mod openapi;
 pub mod patch;

@@ -9,6 +9,7 @@ use crate::handler::{ImageApi, Reply};
 use crate::history;
 use crate::image::{MANAGED, annotation, prepare_create};
 use crate::image_stream::Part;
+use crate::limits::Limits;
 use crate::reference::Reference;
 use crate::request::{Call, Query, percent_encode};
 use crate::status::{Cause, StatusError, success};
@@ -23,7 +24,8 @@ pub async fn handle(api: &ImageApi, call: &Call) -> Result<Reply, StatusError> {
     let mapping = call.object("ImageStreamMapping")?;
     let namespace = call.namespace()?;
     validate(&mapping)?;
-    let stream = match find_stream(api, namespace, &mapping).await {
+    let (stream, limits) = tokio::join!(find_stream(api, namespace, &mapping), Limits::read(&api.store, namespace));
+    let stream = match stream {
         Ok(stream) => stream,
         Err(error) if error.is_not_found() => {
             check_namespace(api, namespace).await?;
@@ -31,7 +33,7 @@ pub async fn handle(api: &ImageApi, call: &Call) -> Result<Reply, StatusError> {
         }
         Err(error) => return Err(error),
     };
-    record(api, call, namespace, &mapping, stream).await.map_err(|error| error.about("imagestreammappings"))?;
+    record(api, call, &limits?, &mapping, stream).await.map_err(|error| error.about("imagestreammappings"))?;
     Ok(Reply::created(success()))
 }
 
@@ -91,7 +93,7 @@ async fn find_stream(api: &ImageApi, namespace: &str, mapping: &Value) -> Result
 async fn record(
     api: &ImageApi,
     call: &Call,
-    namespace: &str,
+    limits: &Limits,
     mapping: &Value,
     mut stream: Value,
 ) -> Result<(), StatusError> {
@@ -109,6 +111,7 @@ async fn record(
         map.remove("signatures");
     }
     prepare_create(&mut image)?;
+    limits.check_image(&image)?;
     let mut reference = image["dockerImageReference"].as_str().unwrap_or_default().to_owned();
     match api.store.create(Place::IMAGES, &image, &call.query).await {
         Ok(_) => {}
@@ -133,7 +136,7 @@ async fn record(
         match replace_stream(api, &call.user, &stream, changed, &call.query, Part::Status).await {
             Ok(_) => return Ok(()),
             Err(error) if error.is_conflict() => {
-                stream = get(api, Place::streams(namespace), name_of(&stream), &Query::default()).await?;
+                stream = get(api, Place::streams(call.namespace()?), name_of(&stream), &Query::default()).await?;
                 if moved(seen.as_ref(), history::latest(&stream, tag)) {
                     return Err(error);
                 }

@@ -34,9 +34,8 @@ impl Reference {
             _ => ("", path),
         };
         let (namespace, name) = repository.split_once('/').unwrap_or(("", repository));
-        let components = || namespace.split('/').chain(name.split('/')).filter(|part| !part.is_empty());
-        let empty_component = name.split('/').any(str::is_empty);
-        if empty_component || spec.len() > 512 || !components().all(is_name_component) {
+        let components_are_good = repository.split('/').all(is_name_component);
+        if spec.len() > 512 || registry.contains(char::is_whitespace) || !components_are_good {
             return None;
         }
         Some(Self {
