@@ -87,7 +87,7 @@ impl ControlPlane {
         let mut start = 1;
         loop {
             match ControlPlane::start_once(&options).await {
-                Err(Error::Exited { exit, .. }) if start < STARTS && port_was_taken(&exit) => {
+                Err(Error::Exited { exit, .. }) if start < STARTS && exit.port_was_taken() => {
                     tracing::warn!(child = %exit.name, "its port was taken by another program; starting again");
                     start += 1;
                 }
@@ -253,10 +253,6 @@ fn remove(folder: &Path) {
     {
         tracing::warn!(folder = %folder.display(), %error, "cannot remove");
     }
-}
-
-fn port_was_taken(exit: &Exit) -> bool {
-    exit.last_lines.iter().any(|line| line.contains("address already in use"))
 }
 
 async fn first_exit(children: &[Child]) -> Exit {

@@ -88,6 +88,13 @@ pub struct Exit {
     pub last_lines: Vec<String>,
 }
 
+impl Exit {
+    /// Whether its last lines say that another program listens on its port, so that another port may help.
+    pub fn port_was_taken(&self) -> bool {
+        self.last_lines.iter().any(|line| line.contains("address already in use"))
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.status.code(), self.status.signal()) {

@@ -1,0 +1,178 @@
+//! A backend file: what kind of storage it is and the one way in which it runs.
+//! The types mirror the file, so a wrong key or value is reported with its line.
+
+use std::collections::BTreeMap;
+
+use harness::datafile::DataFile;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// A file in `backends/`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Backend {
+    /// Name by which scenarios and `--backend` ask for it.
+    pub name: String,
+    /// The storage stanza of the registry configuration that it serves, such as `s3`.
+    pub kind: Kind,
+    /// One line for people.
+    pub title: String,
+    /// Region as the registry is told; part of every signature.
+    pub region: String,
+    /// Runs as a child process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    process: Option<ProcessRun>,
+    /// Runs as a container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    container: Option<ContainerRun>,
+    /// Runs somewhere else already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint: Option<EndpointRun>,
+}
+
+/// Protocol of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Amazon S3 and whatever speaks it.
+    S3,
+}
+
+impl Kind {
+    /// Name in endpoints and configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::S3 => "s3",
+        }
+    }
+}
+
+/// How a backend runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Run<'a> {
+    /// As a child process.
+    Process(Program),
+    /// As a container.
+    Container(&'a ContainerRun),
+    /// Somewhere else.
+    Endpoint(&'a EndpointRun),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct ProcessRun {
+    program: Program,
+}
+
+/// A server that can run as a child process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Program {
+    /// The Versity S3 gateway over a folder: objects are plain files.
+    Versitygw,
+}
+
+/// A server that runs as a container. It is given the certificate and the credentials of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ContainerRun {
+    /// Image without tag.
+    pub image: String,
+    /// Tag, or `sha256:…` to pin the very bytes.
+    pub tag: String,
+    /// Port inside the container.
+    pub port: u16,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// Path inside the container that receives the server certificate.
+    pub certificate: String,
+    /// Path inside the container that receives its key.
+    pub key: String,
+    /// Path that answers 200 when the server is healthy.
+    pub health: String,
+    /// Variable that takes the access key.
+    pub access_key_variable: String,
+    /// Variable that takes the secret key.
+    pub secret_key_variable: String,
+    /// Further variables.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// A vendor's server. Credentials never stand in a file; the file names the variables that hold them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EndpointRun {
+    /// Address as the registry is given it.
+    pub url: String,
+    /// Variable of our environment with the access key.
+    pub access_key_variable: String,
+    /// Variable of our environment with the secret key.
+    pub secret_key_variable: String,
+    /// Variable with the path of the authority's certificate, for servers whose certificate is not a public one.
+    #[serde(default)]
+    pub ca_variable: Option<String>,
+}
+
+impl Backend {
+    /// Reads a backend file.
+    ///
+    /// # Errors
+    /// [`Error::Data`] with file and line for a wrong key or value, [`Error::Meaning`] when not exactly one way to run is given.
+    pub fn read(file: &DataFile) -> Result<Backend, Error> {
+        let backend: Backend = file.yaml()?;
+        let ways = [backend.process.is_some(), backend.container.is_some(), backend.endpoint.is_some()];
+        match ways.into_iter().filter(|given| *given).count() {
+            1 => Ok(backend),
+            count => Err(Error::Meaning {
+                place: file.at(file.line_of("name", &backend.name)),
+                message: format!(
+                    "{count} ways to run are given; exactly one of `process`, `container`, `endpoint` is needed"
+                ),
+            }),
+        }
+    }
+
+    /// The way in which it runs.
+    pub fn run(&self) -> Run<'_> {
+        match (&self.process, &self.container, &self.endpoint) {
+            (Some(process), _, _) => Run::Process(process.program),
+            (_, Some(container), _) => Run::Container(container),
+            (_, _, Some(endpoint)) => Run::Endpoint(endpoint),
+            (None, None, None) => unreachable!("a backend is only made by `read`, which wants one"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn repository_file(name: &str) -> DataFile {
+        let path = format!("{}/../../backends/{name}", env!("CARGO_MANIFEST_DIR"));
+        DataFile::new(format!("backends/{name}"), std::fs::read_to_string(path).unwrap())
+    }
+
+    #[rstest]
+    #[case("s3-local.yaml")]
+    #[case("s3-container.yaml")]
+    fn the_files_of_the_repository_are_right(#[case] name: &str) {
+        let backend = Backend::read(&repository_file(name)).unwrap();
+        assert_eq!(format!("{}.yaml", backend.name), name);
+        backend.run();
+    }
+
+    const HEAD: &str = "name: a\nkind: s3\ntitle: A\nregion: r\n";
+
+    #[rstest]
+    #[case("process:\n  programme: versitygw\n", "backends/a.yaml:6: process: unknown field `programme`")]
+    #[case("process:\n  program: cloud\n", "backends/a.yaml:6: process.program: unknown variant `cloud`")]
+    #[case("", "backends/a.yaml:1: 0 ways to run are given")]
+    fn mistakes_are_named_with_their_line(#[case] tail: &str, #[case] expected: &str) {
+        let error = Backend::read(&DataFile::new("backends/a.yaml", format!("{HEAD}{tail}"))).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}

@@ -1,0 +1,45 @@
+//! How our own clients reach a storage product: no proxy, one trusted authority, and a look at its health page until it answers.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::Error;
+use crate::error::chain;
+
+/// Distance between two looks at a server that has just been started; it offers nothing to watch.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// A look that takes longer counts as failed.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
+
+/// A client that trusts `authority` (PEM), or the public ones if there is none.
+pub(crate) fn client(url: &str, authority: Option<&str>) -> Result<reqwest::Client, Error> {
+    let failed = |error: reqwest::Error| Error::Client { url: url.to_owned(), reason: chain(&error) };
+    let mut builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60));
+    if let Some(pem) = authority {
+        builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(failed)?);
+    }
+    builder.build().map_err(failed)
+}
+
+/// Waits until `GET url` answers with success.
+pub(crate) async fn healthy(client: &reqwest::Client, what: &str, url: &str, within: Duration) -> Result<(), Error> {
+    let mut last_seen = "nothing".to_owned();
+    let look = async {
+        loop {
+            match client.get(url).timeout(LOOK_WITHIN).send().await {
+                Ok(answer) if answer.status().is_success() => return,
+                Ok(answer) => last_seen = answer.status().to_string(),
+                Err(error) => last_seen = chain(&error),
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let outcome = tokio::time::timeout(within, look).await;
+    outcome.map_err(|_| Error::NotHealthy { what: format!("{what} at {url}"), within, last_seen })
+}
+
+/// Makes a closure for `map_err` that keeps the act and the path.
+pub(crate) fn file(act: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::File { act, path, source }
+}

@@ -1,0 +1,225 @@
+//! The storage products of one environment: started when first asked for, shared by its scenarios, ended together.
+//! This is what the harness sees as its `Backends`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use harness::datafile::DataFile;
+use harness::environment::Backends;
+use harness::failure::Failure;
+use harness::storage::{Secret, StorageEndpoint};
+use local_cluster::{Ledger, Tool, Tools};
+use tokio::sync::Mutex;
+
+use crate::reach::{self, file};
+use crate::s3_view::S3View;
+use crate::{Backend, EndpointRun, Error, Program, Run, S3Container, S3Process, S3ProcessOptions};
+
+/// Certificate and key (PEM files) of a server, and the authority (PEM text) that its clients must trust.
+#[derive(Clone, Debug)]
+pub struct ServerCertificate {
+    /// Certificate chain.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+    /// The authority's certificate.
+    pub authority: String,
+}
+
+impl ServerCertificate {
+    /// Copies certificate and key into `dir/tls`, where a server may read them as long as it runs.
+    pub(crate) fn write(&self, dir: &Path) -> Result<ServerCertificate, Error> {
+        let folder = dir.join("tls");
+        std::fs::create_dir_all(&folder).map_err(file("make", &folder))?;
+        let copy = |from: &Path, name: &str| {
+            let to = folder.join(name);
+            std::fs::copy(from, &to).map_err(file("copy", from))?;
+            Ok::<PathBuf, Error>(to)
+        };
+        Ok(ServerCertificate {
+            certificate: copy(&self.certificate, "server.crt")?,
+            key: copy(&self.key, "server.key")?,
+            authority: self.authority.clone(),
+        })
+    }
+}
+
+/// What the storage products of an environment share.
+#[derive(Clone, Debug)]
+pub struct StorageOptions {
+    /// The backend files.
+    pub files: Vec<DataFile>,
+    /// Programs; only looked at when a backend runs as a process.
+    pub tools: Tools,
+    /// Folder in which each product gets one of its own.
+    pub dir: PathBuf,
+    /// Loopback address for processes.
+    pub listen: IpAddr,
+    /// Certificate for `listen`, 127.0.0.1 and `localhost`.
+    pub certificate: ServerCertificate,
+    /// Where children are recorded.
+    pub ledger: Option<Ledger>,
+    /// Limit from start to healthy.
+    pub ready_within: Duration,
+}
+
+impl StorageOptions {
+    /// Processes on 127.0.0.1, no ledger, 30 s to become healthy.
+    pub fn new(
+        files: Vec<DataFile>,
+        tools: Tools,
+        dir: impl Into<PathBuf>,
+        certificate: ServerCertificate,
+    ) -> StorageOptions {
+        StorageOptions {
+            files,
+            tools,
+            dir: dir.into(),
+            listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            certificate,
+            ledger: None,
+            ready_within: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The storage products of one environment.
+#[derive(Debug)]
+pub struct StorageBackends {
+    options: StorageOptions,
+    backends: BTreeMap<String, Backend>,
+    running: Mutex<BTreeMap<String, Running>>,
+}
+
+#[derive(Debug)]
+enum Running {
+    Process(S3Process),
+    Container(Box<S3Container>),
+    Elsewhere(StorageEndpoint),
+}
+
+impl Running {
+    fn endpoint(&self) -> &StorageEndpoint {
+        match self {
+            Running::Process(process) => process.endpoint(),
+            Running::Container(container) => container.endpoint(),
+            Running::Elsewhere(endpoint) => endpoint,
+        }
+    }
+}
+
+impl StorageBackends {
+    /// Reads the backend files; nothing is started yet.
+    ///
+    /// # Errors
+    /// [`Error::Data`], [`Error::Meaning`] with file and line.
+    pub fn new(options: StorageOptions) -> Result<StorageBackends, Error> {
+        let backends =
+            options.files.iter().map(|file| Backend::read(file).map(|backend| (backend.name.clone(), backend)));
+        let backends = backends.collect::<Result<_, Error>>()?;
+        Ok(StorageBackends { options, backends, running: Mutex::default() })
+    }
+
+    /// The endpoint of a backend, which is started if it does not run yet.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] with the known names, [`Error::NoContainers`], and whatever keeps it from starting.
+    pub async fn endpoint(&self, name: &str) -> Result<StorageEndpoint, Error> {
+        let mut running = self.running.lock().await;
+        if let Some(running) = running.get(name) {
+            return Ok(running.endpoint().clone());
+        }
+        let backend = self.backends.get(name).ok_or_else(|| Error::Unknown {
+            name: name.to_owned(),
+            known: self.backends.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+        })?;
+        let started = self.start(backend).await?;
+        let endpoint = started.endpoint().clone();
+        running.insert(name.to_owned(), started);
+        Ok(endpoint)
+    }
+
+    async fn start(&self, backend: &Backend) -> Result<Running, Error> {
+        let options = &self.options;
+        match backend.run() {
+            Run::Process(Program::Versitygw) => {
+                let options = S3ProcessOptions {
+                    program: options.tools.path(Tool::VersityGw)?.to_owned(),
+                    dir: options.dir.join(&backend.name),
+                    listen: options.listen,
+                    region: backend.region.clone(),
+                    certificate: options.certificate.clone(),
+                    ledger: options.ledger.clone(),
+                    ready_within: options.ready_within,
+                };
+                S3Process::start(options).await.map(Running::Process)
+            }
+            Run::Container(run) => {
+                let label = options.ledger.as_ref().map_or("none", Ledger::run);
+                let container =
+                    S3Container::start(backend, run, &options.certificate, label, options.ready_within).await?;
+                Ok(Running::Container(Box::new(container)))
+            }
+            Run::Endpoint(run) => elsewhere(backend, run).map(Running::Elsewhere),
+        }
+    }
+
+    /// Ends everything that was started and removes its data.
+    ///
+    /// # Errors
+    /// The first failure; the rest is ended all the same.
+    pub async fn close(&self, grace: Duration) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        for (_, running) in std::mem::take(&mut *self.running.lock().await) {
+            let ended = match running {
+                Running::Process(process) => process.stop(grace).await.map(drop),
+                Running::Container(container) => container.stop().await,
+                Running::Elsewhere(_) => Ok(()),
+            };
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+}
+
+fn elsewhere(backend: &Backend, run: &EndpointRun) -> Result<StorageEndpoint, Error> {
+    let variable = |what, name: &str| {
+        std::env::var(name).map_err(|_| Error::NoCredential {
+            backend: backend.name.clone(),
+            what,
+            variable: name.to_owned(),
+        })
+    };
+    let access_key = variable("access key", &run.access_key_variable)?;
+    let secret_key = Secret::new(variable("secret key", &run.secret_key_variable)?);
+    let ca = match &run.ca_variable {
+        Some(name) => {
+            let path = PathBuf::from(variable("authority's certificate", name)?);
+            Some(std::fs::read_to_string(&path).map_err(file("read", &path))?)
+        }
+        None => None,
+    };
+    let client = reach::client(&run.url, ca.as_deref())?;
+    let view = S3View::new(&run.url, &backend.region, &access_key, &secret_key, client);
+    Ok(StorageEndpoint {
+        kind: backend.kind.name().to_owned(),
+        url: run.url.clone(),
+        region: backend.region.clone(),
+        access_key,
+        secret_key,
+        ca,
+        view: Arc::new(view),
+    })
+}
+
+impl Backends for StorageBackends {
+    fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<StorageEndpoint, Failure>> {
+        Box::pin(async move {
+            self.endpoint(name).await.map_err(|error| error.failure(format!("opening the storage backend {name}")))
+        })
+    }
+}
