@@ -35,7 +35,7 @@ impl Cluster {
             path: kubeconfig.map(Path::to_owned),
             source,
         };
-        let config = match kubeconfig {
+        let mut config = match kubeconfig {
             Some(path) => {
                 let read = Kubeconfig::read_from(path).map_err(|error| wrong(error.into()))?;
                 Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
@@ -44,6 +44,8 @@ impl Cluster {
             }
             None => Config::infer().await.map_err(|error| wrong(error.into()))?,
         };
+        // The control plane is beside us; a proxy in the environment is for what is outside.
+        config.proxy_url = None;
         let client = Client::try_from(config).map_err(|error| wrong(error.into()))?;
         Ok(Self { client, stop, tasks: TaskTracker::new() })
     }

@@ -1,5 +1,5 @@
 //! What OpenShift gives and plain Kubernetes lacks: definitions, configuration objects, namespaces and roles,
-//! the service CA and a router. The image API is another crate; the binary runs both side by side in one process.
+//! the service CA, a router and a warden of the operator's lease. The image API is another crate; the binary runs both side by side in one process.
 //!
 //! Everything here is level-triggered: controllers look at the whole of what they watch whenever any of it changes,
 //! and nothing polls.
@@ -10,6 +10,7 @@ mod cluster;
 mod cluster_config;
 mod definitions;
 mod error;
+mod leases;
 mod namespaces;
 mod pki;
 mod roles;
@@ -32,8 +33,8 @@ const GRACE: Duration = Duration::from_millis(500);
 /// Where the platform runs and what it pretends the cluster to be.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Kubeconfig with the rights of a cluster administrator; the usual places are searched if absent.
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    /// Kubeconfig with the rights of a cluster administrator; if absent, KUBECONFIG and the usual places count.
+    #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
     /// Where the router takes TLS connections.
@@ -127,7 +128,7 @@ async fn start(options: &Options, cluster: &Cluster, listeners: router::Listener
         let shared = roles::ensure_shared(cluster);
         let ((), (), service_ca, router_pki) = tokio::try_join!(secrets, shared, service_ca, router_pki)?;
         let service_ca_bundle = service_ca.certificate().to_owned();
-        tokio::join!(namespaces::start(cluster), service_ca::start(cluster, service_ca));
+        tokio::join!(namespaces::start(cluster), service_ca::start(cluster, service_ca), leases::start(cluster));
         Ok((service_ca_bundle, router_pki))
     };
     let with_definitions = async {

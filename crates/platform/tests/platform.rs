@@ -13,7 +13,8 @@ use api::names;
 use api::route::{Route, RouteIngress, Termination};
 use echo::Echo;
 use futures::TryStreamExt;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -48,9 +49,10 @@ async fn the_platform_makes_openshift_of_a_plain_control_plane() {
     configuration_objects_are_there(&cluster).await;
     namespaces_are_furnished(&cluster).await;
     what_exists_is_not_overwritten(&cluster).await;
-    let pod = Pod::start(&cluster).await;
+    let pod = EchoPod::start(&cluster).await;
     serving_certificates_are_made_anew_when_deleted_or_broken(&cluster).await;
     bundles_are_kept_in_config_maps(&cluster).await;
+    the_lease_of_a_killed_operator_is_freed(&cluster).await;
     routes_are_served(&cluster, &pod).await;
     the_oldest_route_keeps_its_host(&cluster).await;
     platform.stop().await;
@@ -226,12 +228,12 @@ async fn what_exists_is_not_overwritten(cluster: &TestCluster) {
 }
 
 /// A Service with a serving certificate and a pod behind it.
-struct Pod {
+struct EchoPod {
     tls: Echo,
     plain: Echo,
 }
 
-impl Pod {
+impl EchoPod {
     async fn start(cluster: &TestCluster) -> Self {
         create(
             cluster.team::<Service>(),
@@ -320,6 +322,38 @@ async fn bundles_are_kept_in_config_maps(cluster: &TestCluster) {
     until(config_maps(), "serviceca", "the bundle again", holds).await;
 }
 
+async fn the_lease_of_a_killed_operator_is_freed(cluster: &TestCluster) {
+    let pods = || Api::<Pod>::namespaced(cluster.client.clone(), names::REGISTRY_NAMESPACE);
+    let leases = || Api::<Lease>::namespaced(cluster.client.clone(), names::REGISTRY_NAMESPACE);
+    let name = "cluster-image-registry-operator-1";
+    create(
+        pods(),
+        json!({ "metadata": { "name": name }, "spec": { "containers": [{ "name": "operator", "image": "any" }] } }),
+    )
+    .await;
+    let state = |started: &str| {
+        let running = json!({ "running": { "startedAt": started } });
+        let status = json!({
+            "name": "operator", "image": "any", "imageID": "", "ready": true, "restartCount": 0, "state": running,
+        });
+        Patch::Merge(json!({ "status": { "phase": "Running", "containerStatuses": [status] } }))
+    };
+    pods().patch_status(name, &PatchParams::default(), &state("2026-01-01T00:00:00Z")).await.expect("running");
+    create(
+        leases(),
+        json!({
+            "metadata": { "name": names::OPERATOR_LEASE },
+            "spec": { "holderIdentity": "host_1", "leaseDurationSeconds": 137, "renewTime": "2026-01-01T00:00:30.000000Z" },
+        }),
+    )
+    .await;
+    pods().patch_status(name, &PatchParams::default(), &state("2026-01-01T00:01:00Z")).await.expect("restarted");
+    until(leases(), names::OPERATOR_LEASE, "the lease to be freed", |lease| {
+        lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) == Some("")
+    })
+    .await;
+}
+
 fn admitted(route: &Route) -> Option<&RouteIngress> {
     let ingress = &route.status.as_ref()?.ingress;
     ingress.iter().find(|ingress| ingress.conditions.iter().any(|condition| condition.status == "True"))
@@ -337,7 +371,7 @@ async fn route(cluster: &TestCluster, name: &str, spec: Value) -> String {
     host
 }
 
-async fn routes_are_served(cluster: &TestCluster, pod: &Pod) {
+async fn routes_are_served(cluster: &TestCluster, pod: &EchoPod) {
     let port = cluster.router.port();
     let to = json!({ "kind": "Service", "name": "echo" });
 
@@ -403,19 +437,25 @@ async fn routes_are_served(cluster: &TestCluster, pod: &Pod) {
 
 async fn the_oldest_route_keeps_its_host(cluster: &TestCluster) {
     let spec = json!({ "host": "claimed.test", "to": { "kind": "Service", "name": "echo" }, "tls": { "termination": "edge" } });
-    route(cluster, "first", spec.clone()).await;
     create(cluster.all::<Namespace>(), json!({ "metadata": { "name": "rival" } })).await;
-    let rivals = || Api::<Route>::namespaced(cluster.client.clone(), "rival");
-    create(
-        rivals(),
-        json!({ "apiVersion": "route.openshift.io/v1", "kind": "Route", "metadata": { "name": "second" }, "spec": spec }),
-    )
-    .await;
+    let wanted = json!({
+        "apiVersion": "route.openshift.io/v1", "kind": "Route", "metadata": { "name": "claim" }, "spec": spec,
+    });
+    let mut claims = Vec::new();
+    for namespace in [TEAM, "rival"] {
+        let routes = Api::<Route>::namespaced(cluster.client.clone(), namespace);
+        let created = create(routes.clone(), wanted.clone()).await;
+        // Times are whole seconds; between equals the lower uid counts as older.
+        claims.push(((created.creation_timestamp(), created.uid()), routes));
+    }
+    claims.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let [(_, older), (_, younger)] = &claims[..] else { panic!("two claims") };
     let said = |route: &Route, reason: &str| {
         let ingress = route.status.iter().flat_map(|status| &status.ingress);
         ingress.flat_map(|ingress| &ingress.conditions).any(|condition| condition.reason == reason)
     };
-    until(rivals(), "second", "to be refused", |route| said(route, "HostAlreadyClaimed")).await;
-    cluster.team::<Route>().delete("first", &DeleteParams::default()).await.expect("deleted");
-    until(rivals(), "second", "to inherit the host", |route| admitted(route).is_some()).await;
+    until(younger.clone(), "claim", "to be refused", |route| said(route, "HostAlreadyClaimed")).await;
+    until(older.clone(), "claim", "to be admitted", |route| admitted(route).is_some()).await;
+    older.delete("claim", &DeleteParams::default()).await.expect("deleted");
+    until(younger.clone(), "claim", "to inherit the host", |route| admitted(route).is_some()).await;
 }
