@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::config::{ClusterOperator, ImageConfig, Infrastructure, Proxy};
 use api::imageregistry::{Config, ImagePruner};
@@ -18,6 +18,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::runtime::reflector::store::WriterDropped;
 use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -132,6 +133,33 @@ cached! {
     ClusterRoleBinding: cluster cluster_role_bindings;
 }
 
+/// Pauses of a failing watch: from 100 ms, doubled up to half a minute, short again after a quiet minute.
+///
+/// The watch's own resets are ignored, because it counts the begin of each attempt as a success.
+#[derive(Default)]
+struct Pauses {
+    failures: u32,
+    last: Option<Instant>,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        if self.last.is_some_and(|last| last.elapsed() > Duration::from_secs(60)) {
+            self.failures = 0;
+        }
+        self.last = Some(Instant::now());
+        self.failures = self.failures.saturating_add(1);
+        let doubled = 1_u32.checked_shl(self.failures - 1).unwrap_or(u32::MAX);
+        Some(Duration::from_millis(100).saturating_mul(doubled).min(Duration::from_secs(30)))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {}
+}
+
 struct Watches<'a> {
     tracker: &'a TaskTracker,
     stop: &'a CancellationToken,
@@ -148,7 +176,7 @@ impl Watches<'_> {
         let wakes: Vec<Wake> = wakes.iter().map(|wake| (*wake).clone()).collect();
         let (stop, changes) = (self.stop.clone(), self.changes.clone());
         self.tracker.spawn(async move {
-            let mut events = watcher(api, config).default_backoff().reflect(writer).boxed();
+            let mut events = watcher(api, config).backoff(Pauses::default()).reflect(writer).boxed();
             let mut failing = false;
             loop {
                 let event = tokio::select! {
@@ -313,5 +341,17 @@ impl Cache {
     /// A ConfigMap the administrator put into `openshift-config`.
     pub fn given_config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
         self.given_config_maps.get(&ObjectRef::new(name).within(names::CONFIG_NAMESPACE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_half_a_minute() {
+        let millis: Vec<u128> = Pauses::default().take(11).map(|pause| pause.as_millis()).collect();
+        assert_eq!(millis[..3], [100, 200, 400]);
+        assert_eq!(millis[10], 30_000);
     }
 }

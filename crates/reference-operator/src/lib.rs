@@ -59,6 +59,8 @@ const READ_LIMIT: Duration = Duration::from_secs(295);
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
     let client = connect(&options).await?;
     let stop = stop.child_token();
+    // Also ends the tasks when this future is dropped instead of asked to stop.
+    let _end = stop.clone().drop_guard();
     let tracker = TaskTracker::new();
     let metrics = Metrics::default();
     let result = lead(client, options, metrics, &tracker, &stop).await;

@@ -16,6 +16,9 @@ use api::names::CHECKSUM_ANNOTATION as CHECKSUM;
 use crate::cache::{Cache, Cached};
 use crate::error::{SyncError, is_code};
 
+/// Tries of one update before the whole pass is begun anew.
+const ATTEMPTS: u32 = 3;
+
 /// What the existing object keeps when it is brought in line with the desired one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
@@ -132,24 +135,48 @@ impl Actor {
                 }
             }
         };
-        if existing.meta().deletion_timestamp.is_some() {
-            return Err(SyncError::Missing { message: format!("waiting for the old {kind} {name} to be gone") });
+        let mut existing = existing;
+        for attempt in 1.. {
+            if existing.meta().deletion_timestamp.is_some() {
+                return Err(SyncError::Missing { message: format!("waiting for the old {kind} {name} to be gone") });
+            }
+            let existing_value = untyped(&existing);
+            if !is_stale(&existing_value, &sum, drift) {
+                break;
+            }
+            let next: K = typed(&format!("{kind} {name}"), merged(&existing_value, &desired, merge))?;
+            match api.replace(&name, &PostParams::default(), &next).await {
+                Ok(written) => {
+                    info!(%kind, name, "updated {kind} {name}");
+                    return Ok(written);
+                }
+                // Status writes of others make the cached version old; what we write does not depend on them.
+                Err(error) if is_code(&error, 409) && attempt < ATTEMPTS => {
+                    existing = api.get(&name).await.map_err(SyncError::api(format!("read {kind} {name}")))?;
+                }
+                Err(error) => return Err(SyncError::api(format!("update {kind} {name}"))(error)),
+            }
         }
-        let existing_value = untyped(&existing);
-        if !is_stale(&existing_value, &sum, drift) {
-            return Ok(existing);
-        }
-        let next: K = typed(&format!("{kind} {name}"), merged(&existing_value, &desired, merge))?;
-        let written = api
-            .replace(&name, &PostParams::default(), &next)
-            .await
-            .map_err(SyncError::api(format!("update {kind} {name}")))?;
-        info!(%kind, name, "updated {kind} {name}");
-        Ok(written)
+        Ok(existing)
     }
 
-    /// Deletes the named object if the cache knows it; gone already is fine. Says whether it was there.
+    /// Deletes the named object at once if the cache knows it; gone already is fine. Says whether it was there.
     pub async fn delete<K>(&self, cache: &Cache, name: &str) -> Result<bool, SyncError>
+    where
+        K: Cached + Clone + Debug + DeserializeOwned,
+    {
+        self.delete_how::<K>(cache, name, PropagationPolicy::Background).await
+    }
+
+    /// As [`Actor::delete`], but the object stays visible until everything it owns is gone.
+    pub async fn delete_with_dependents<K>(&self, cache: &Cache, name: &str) -> Result<bool, SyncError>
+    where
+        K: Cached + Clone + Debug + DeserializeOwned,
+    {
+        self.delete_how::<K>(cache, name, PropagationPolicy::Foreground).await
+    }
+
+    async fn delete_how<K>(&self, cache: &Cache, name: &str, how: PropagationPolicy) -> Result<bool, SyncError>
     where
         K: Cached + Clone + Debug + DeserializeOwned,
     {
@@ -158,11 +185,8 @@ impl Actor {
             return Ok(true);
         }
         let kind = K::kind(&());
-        let how = DeleteParams {
-            grace_period_seconds: Some(0),
-            propagation_policy: Some(PropagationPolicy::Foreground),
-            ..DeleteParams::default()
-        };
+        let how =
+            DeleteParams { grace_period_seconds: Some(0), propagation_policy: Some(how), ..DeleteParams::default() };
         match K::api(&self.client, cache).delete(name, &how).await {
             Ok(_) => info!(%kind, name, "deleted {kind} {name}"),
             Err(error) if is_code(&error, 404) => {}

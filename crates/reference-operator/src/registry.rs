@@ -68,6 +68,12 @@ pub async fn sync(context: &Context) -> Result<Next, SyncError> {
             Ok(())
         }
     };
+    if let Err(error) = result.as_ref()
+        && error.is_conflict()
+    {
+        // Somebody was quicker; the next pass follows at once and no user needs to read of it.
+        return result.map(|()| Next::Change);
+    }
     let next = report(context, &config, &pass, result.as_ref().err()).await;
     result?;
     next

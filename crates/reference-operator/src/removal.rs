@@ -38,7 +38,7 @@ pub async fn remove(context: &Context, config: &Config, pass: &mut Pass) -> Resu
         actor.delete::<Route>(cache, name).await?;
     }
     actor.delete::<PodDisruptionBudget>(cache, names::REGISTRY).await?;
-    let running = actor.delete::<Deployment>(cache, names::REGISTRY).await?;
+    let running = actor.delete_with_dependents::<Deployment>(cache, names::REGISTRY).await?;
     actor.delete::<Service>(cache, names::REGISTRY).await?;
     actor.delete::<Secret>(cache, names::STORAGE_SECRET).await?;
     actor.delete::<Secret>(cache, names::INSTALLATION_PULL_SECRETS).await?;
