@@ -1,7 +1,7 @@
 //! Reading, finding and unlinking blobs. A repository may read a blob it has a link to, or that an image of its stream lists.
 //! Bytes are streamed from the store or the client is sent there; nothing is held in memory.
 
-use std::{ops::Range, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
@@ -94,13 +94,16 @@ impl Registry {
 
     /// GET and HEAD of a blob.
     pub async fn get_blob(
-        &self,
+        self: &Arc<Self>,
         request: &Request,
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Response<Body>, Refusal> {
         let start = Instant::now();
         let Some(size) = self.blob_size(repository, digest).await? else {
+            if let Some(response) = self.pull_blob(request, repository, digest).await? {
+                return Ok(response);
+            }
             return Err(Code::BlobUnknown.because(digest));
         };
         let answer = self.serve_blob(request, digest, size).await;

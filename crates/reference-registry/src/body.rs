@@ -71,6 +71,19 @@ pub enum ReadError {
     Broken(String),
 }
 
+/// Reads a stream whole, at most `limit` bytes.
+pub async fn collect_stream(
+    bytes: impl Stream<Item = io::Result<Bytes>> + Send,
+    limit: usize,
+) -> Result<Bytes, ReadError> {
+    let body = StreamBody::new(bytes.map(|chunk| chunk.map(Frame::data)));
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ReadError::TooLarge),
+        Err(error) => Err(ReadError::Broken(error.to_string())),
+    }
+}
+
 /// Reads a body whole, at most `limit` bytes.
 pub async fn collect(body: Received, limit: usize) -> Result<Bytes, ReadError> {
     match Limited::new(body, limit).collect().await {

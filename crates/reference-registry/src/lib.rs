@@ -19,7 +19,12 @@ pub mod log;
 pub mod manifest;
 pub mod manifests;
 pub mod metrics;
+pub mod pull_secret;
+pub mod pullthrough;
+pub mod purge;
+pub mod reference;
 pub mod registry;
+pub mod remote;
 pub mod request;
 pub mod router;
 pub mod schema1;
@@ -42,6 +47,7 @@ use crate::{
     log::Log,
     metrics::Metrics,
     registry::Registry,
+    remote::Remotes,
     server::{ServerError, Tls},
     settings::{SettingError, Settings, Store},
     storage::{Driver, Storage, filesystem::Filesystem},
@@ -70,6 +76,9 @@ pub enum Error {
     /// No API server to talk to.
     #[error("finding the API server: {0}; set KUBECONFIG or run in a pod with a service account")]
     Cluster(#[from] kube::Error),
+    /// No client for other registries.
+    #[error("preparing to pull from other registries: {0}; check the certificates in the trust anchors")]
+    Remotes(String),
     /// The system has no randomness to give.
     #[error("making a random HTTP secret failed; set REGISTRY_HTTP_SECRET")]
     Random(#[from] ring::error::Unspecified),
@@ -99,7 +108,8 @@ pub async fn serve(settings: Settings, cluster: Cluster, stop: CancellationToken
     let metrics = Arc::new(Metrics::default());
     let storage = Storage::new(driver(&settings.store)?, Arc::clone(&metrics));
     let tls = settings.tls.as_ref().map(Tls::load).transpose()?;
-    let registry = Arc::new(Registry::new(settings, cluster, storage, metrics, log)?);
+    let remotes = Remotes::new().map_err(Error::Remotes)?;
+    let registry = Arc::new(Registry::new(settings, cluster, storage, metrics, log, remotes)?);
     announce(&registry);
     let listener = listen(addr).await?;
     let port = listener.local_addr().map_or(addr.port(), |local| local.port());
@@ -111,7 +121,13 @@ pub async fn serve(settings: Settings, cluster: Cluster, stop: CancellationToken
             None => stop.cancelled().await,
         }
     };
-    tokio::join!(server::serve(Arc::clone(&registry), listener, tls, stop.clone()), watch);
+    let purge = async {
+        match registry.settings.upload_age {
+            Some(age) if !registry.settings.read_only => registry.purge_uploads(age, &stop).await,
+            _ => stop.cancelled().await,
+        }
+    };
+    tokio::join!(server::serve(Arc::clone(&registry), listener, tls, stop.clone()), watch, purge);
     Ok(())
 }
 

@@ -61,6 +61,16 @@ impl Limiter {
     }
 }
 
+impl Limiter {
+    /// A place to run if there is one at once.
+    pub fn try_enter(&self) -> Option<Permit> {
+        if self.limit.max_running == 0 {
+            return Some(Permit { _permit: None });
+        }
+        Arc::clone(&self.running).try_acquire_owned().ok().map(|permit| Permit { _permit: Some(permit) })
+    }
+}
+
 /// The two limiters of the registry.
 pub struct Limits {
     read: Limiter,

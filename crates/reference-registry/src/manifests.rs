@@ -111,10 +111,11 @@ impl Registry {
         let raw = match self.storage.get(&layout::blob(digest)).await {
             Ok(raw) => raw,
             Err(error) if error.is_not_found() => {
-                if image.docker_image_manifest.is_empty() {
-                    return Err(unknown(format!("unknown manifest name={repository} revision={digest}")));
+                match self.pull_manifest(repository, &stream, digest, &image).await? {
+                    Some(raw) => raw,
+                    None if !image.docker_image_manifest.is_empty() => Bytes::from(image.docker_image_manifest),
+                    None => return Err(unknown(format!("unknown manifest name={repository} revision={digest}"))),
                 }
-                Bytes::from(image.docker_image_manifest)
             }
             Err(error) => return Err(error.into()),
         };

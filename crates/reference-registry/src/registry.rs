@@ -25,6 +25,8 @@ use crate::{
     limits::{Limits, Permit, too_many_requests},
     log::{Fields, Log},
     metrics::Metrics,
+    pullthrough::Pullthrough,
+    remote::Remotes,
     request::{Identity, Request},
     router::{Place, Reference, Resource},
     settings::Settings,
@@ -54,7 +56,10 @@ pub struct Registry {
     pub cache: DigestCache,
     /// Signs upload states.
     pub seal: Seal,
-    limits: Limits,
+    /// Limits on simultaneous requests.
+    pub limits: Limits,
+    /// Access to other registries.
+    pub pullthrough: Pullthrough,
 }
 
 impl Registry {
@@ -65,6 +70,7 @@ impl Registry {
         storage: Storage,
         metrics: Arc<Metrics>,
         log: Log,
+        remotes: Remotes,
     ) -> Result<Self, ring::error::Unspecified> {
         let secret = match &settings.http_secret {
             Some(secret) => secret.clone().into_bytes(),
@@ -78,6 +84,7 @@ impl Registry {
             limits: Limits::new(settings.read_limit, settings.write_limit),
             cache: DigestCache::new(settings.blob_ttl, Arc::clone(&metrics)),
             seal: Seal::new(&secret),
+            pullthrough: Pullthrough::new(remotes),
             health: Health::default(),
             settings,
             cluster,
@@ -171,7 +178,7 @@ impl Registry {
             return Err(Refusal::method_not_allowed(allow(place, true)));
         }
         match place {
-            Place::Base => Ok(body::json(&serde_json::json!({}))).map(with_length),
+            Place::Base => Ok(with_length(body::json(&serde_json::json!({})))),
             Place::Catalog => self.list_repositories(request, identity).await,
             Place::Metrics => {
                 let mut response = Response::new(body::full(self.metrics.text()));

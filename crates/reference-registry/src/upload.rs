@@ -120,7 +120,7 @@ impl Registry {
         Ok(Some(self.blob_created(request, repository, &digest)))
     }
 
-    async fn link_blob(&self, repository: &Repository, digest: &Digest, size: u64) -> Result<(), Refusal> {
+    async fn link_blob(&self, repository: &Repository, digest: &Digest, size: u64) -> crate::storage::Result<()> {
         self.storage.put(&layout::layer_link(repository, digest), digest.to_string()).await?;
         self.cache.remember(Some(repository), digest, size);
         Ok(())
@@ -207,14 +207,25 @@ impl Registry {
                 return Err(mismatch(&digest, &seen));
             }
         }
-        let target = layout::blob(&digest);
-        if self.storage.size(&target).await?.is_none() {
-            self.storage.rename(&data, &target, size).await?;
-        }
-        self.link_blob(repository, &digest, size).await?;
-        self.storage.remove(&upload.folder).await?;
+        self.publish_blob(repository, &digest, &upload.folder, size).await?;
         self.metrics.operation("BlobWriter.Commit", start.elapsed());
         Ok(self.blob_created(request, repository, &digest))
+    }
+
+    /// Makes the committed content of an upload folder a blob of the repository, and removes the folder.
+    pub(crate) async fn publish_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        folder: &str,
+        size: u64,
+    ) -> crate::storage::Result<()> {
+        let target = layout::blob(digest);
+        if self.storage.size(&target).await?.is_none() {
+            self.storage.rename(&data_path(folder), &target, size).await?;
+        }
+        self.link_blob(repository, digest, size).await?;
+        self.storage.remove(folder).await
     }
 
     /// DELETE: gives an upload up.

@@ -19,6 +19,7 @@ use reference_registry::{
     log::{Level, Log},
     metrics::Metrics,
     registry::Registry,
+    remote::Remotes,
     request::Request,
     settings::Settings,
     storage::{Driver, Storage, filesystem::Filesystem},
@@ -369,10 +370,12 @@ pub fn path(link: &str) -> &str {
 }
 
 fn registry(env: &BTreeMap<String, String>, api: &Api, driver: Arc<dyn Driver>) -> Arc<Registry> {
+    // Another test of this process may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = Settings::from_parts(env.clone(), None).unwrap();
     let metrics = Arc::new(Metrics::default());
     let storage = Storage::new(driver, Arc::clone(&metrics));
     let log = Log::to(Level::Debug, std::io::sink());
     let cluster = Cluster::new(Arc::new(api.clone()));
-    Arc::new(Registry::new(settings, cluster, storage, metrics, log).unwrap())
+    Arc::new(Registry::new(settings, cluster, storage, metrics, log, Remotes::new().unwrap()).unwrap())
 }
