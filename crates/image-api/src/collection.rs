@@ -13,10 +13,11 @@ use crate::patch::Patch;
 use crate::request::{Call, Query, User, Verb};
 use crate::status::StatusError;
 use crate::store::{Kind, Place, name_of};
+use crate::turns::Turn;
 use crate::watch::{self, Wording};
 
 /// How often a write that insists on no resource version is tried again when others write in between.
-pub const CONFLICT_RETRIES: usize = 10;
+pub const CONFLICT_RETRIES: usize = 30;
 
 /// Answers a request for `images`, `imagestreams` or `imagestreams/status`.
 ///
@@ -152,6 +153,7 @@ async fn change(api: &ImageApi, call: &Call, place: Place<'_>, change: &Change) 
     let kind = place.kind;
     let part = if call.target.subresource.is_some() { Part::Status } else { Part::Spec };
     let mut tries_left = CONFLICT_RETRIES;
+    let mut turn = Turn::default();
     loop {
         let old = match get(api, place, call.name(), &Query::default()).await {
             Ok(old) => old,
@@ -174,6 +176,7 @@ async fn change(api: &ImageApi, call: &Call, place: Place<'_>, change: &Change) 
             Ok(stored) => return Ok(Reply::Object(StatusCode::OK, shown(api, kind, stored))),
             Err(error) if error.is_conflict() && change.resource_version().is_none() && tries_left > 0 => {
                 tries_left -= 1;
+                turn.wait(&api.turns, place.namespace.unwrap_or_default(), call.name()).await;
             }
             Err(error) => return Err(error),
         }

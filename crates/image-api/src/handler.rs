@@ -14,6 +14,7 @@ use crate::request::Call;
 use crate::status::StatusError;
 use crate::store::{Kind, Store};
 use crate::tag::{self, View};
+use crate::turns::Turns;
 use crate::{collection, import, layers, mapping, secrets, signature};
 
 /// What all handlers share; cheap to clone.
@@ -23,6 +24,8 @@ pub struct ImageApi {
     pub hostnames: watch::Receiver<Hostnames>,
     /// The outside world, for imports.
     pub remote: Remote,
+    /// Queues of writers.
+    pub turns: Turns,
     /// Ends open watches.
     pub stop: CancellationToken,
 }

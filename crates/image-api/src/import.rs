@@ -15,6 +15,7 @@ use crate::request::{Call, Query};
 use crate::secrets::pull_secrets;
 use crate::status::{Cause, GROUP, StatusError, success};
 use crate::store::{Place, name_of};
+use crate::turns::Turn;
 
 /// Annotation with the time of the last import of a stream.
 const CHECKED: &str = "openshift.io/image.dockerRepositoryCheck";
@@ -292,6 +293,7 @@ async fn record(
     }
     let place = Place::streams(namespace);
     let insists = text(import, "/metadata/resourceVersion");
+    let mut turn = Turn::default();
     for _ in 0..CONFLICT_RETRIES {
         let existing = match get(api, place, name_of(import), &Query::default()).await {
             Ok(stream) => Some(stream),
@@ -324,7 +326,9 @@ async fn record(
             None => create(api, &call.user, place, stream, &call.query, Part::Both).await,
         };
         match written {
-            Err(error) if (error.is_conflict() || error.is_already_exists()) && insists.is_empty() => {}
+            Err(error) if (error.is_conflict() || error.is_already_exists()) && insists.is_empty() => {
+                turn.wait(&api.turns, namespace, name_of(import)).await;
+            }
             other => return other,
         }
     }

@@ -29,6 +29,7 @@ pub mod status;
 pub mod store;
 pub mod table;
 pub mod tag;
+pub mod turns;
 pub mod watch;
 
 use std::net::SocketAddr;
@@ -44,6 +45,7 @@ use crate::handler::ImageApi;
 use crate::registration::{RegistrationError, service_dns_name};
 use crate::remote::{Remote, RemoteError};
 use crate::store::Store;
+use crate::turns::Turns;
 
 /// How the image API is served.
 #[derive(Debug, Clone, clap::Args)]
@@ -117,7 +119,7 @@ pub async fn run(options: Options, stop: CancellationToken, ready: oneshot::Send
     let tls = certificate.server_config(&options.image_api_front_proxy_ca)?;
 
     let hostnames = hostname::follow(client.clone(), options.image_api_registry_hostname, stop.child_token());
-    let api = ImageApi { store: store.clone(), hostnames, remote, stop: stop.clone() };
+    let api = ImageApi { store: store.clone(), hostnames, remote, turns: Turns::default(), stop: stop.clone() };
     let serving = server::serve(listener, tls, api, stop.clone());
     let registering = async {
         registration::define_storage(&client, &store).await?;

@@ -14,6 +14,7 @@ use crate::reference::Reference;
 use crate::request::{Call, Query, percent_encode};
 use crate::status::{Cause, StatusError, success};
 use crate::store::{Kind, Place, name_of};
+use crate::turns::Turn;
 
 /// Answers a posted mapping. The same mapping again is no error and changes nothing.
 ///
@@ -124,6 +125,7 @@ async fn record(
         Err(error) => return Err(error),
     }
     let tag = mapping["tag"].as_str().unwrap_or(history::DEFAULT_TAG);
+    let mut turn = Turn::default();
     for _ in 0..CONFLICT_RETRIES {
         let generation = stream.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
         let next = history::event(&reference, name_of(&image), generation);
@@ -136,6 +138,7 @@ async fn record(
         match replace_stream(api, &call.user, &stream, changed, &call.query, Part::Status).await {
             Ok(_) => return Ok(()),
             Err(error) if error.is_conflict() => {
+                turn.wait(&api.turns, call.namespace()?, name_of(&stream)).await;
                 stream = get(api, Place::streams(call.namespace()?), name_of(&stream), &Query::default()).await?;
                 if moved(seen.as_ref(), history::latest(&stream, tag)) {
                     return Err(error);

@@ -8,6 +8,7 @@ use crate::handler::{ImageApi, Reply};
 use crate::request::{Call, Query, Verb};
 use crate::status::{Cause, StatusError, success};
 use crate::store::{Place, name_of};
+use crate::turns::Turn;
 
 /// Resource as errors spell it (with the capital S, as OpenShift does).
 const RESOURCE: &str = "imageSignatures";
@@ -77,6 +78,7 @@ async fn alter(
 ) -> Result<(), StatusError> {
     let image_name = image_of(name)
         .ok_or_else(|| StatusError::bad_request("ImageSignatures must be accessed with <imageName>@<signatureName>"))?;
+    let mut turn = Turn::default();
     for _ in 0..CONFLICT_RETRIES {
         let mut image = api.store.get(Place::IMAGES, image_name, &Query::default()).await?;
         let mut signatures = match image.get_mut("signatures").map(Value::take) {
@@ -87,7 +89,7 @@ async fn alter(
         image["signatures"] = json!(signatures);
         match api.store.replace(Place::IMAGES, &image, &call.query).await {
             Ok(_) => return Ok(()),
-            Err(error) if error.is_conflict() => {}
+            Err(error) if error.is_conflict() => turn.wait(&api.turns, "", image_name).await,
             Err(error) => return Err(error),
         }
     }

@@ -15,6 +15,7 @@ use crate::patch::Patch;
 use crate::request::{Call, Query, Verb};
 use crate::status::{GROUP, StatusError, success};
 use crate::store::{Kind, Place, name_of, namespace_of, split_term};
+use crate::turns::Turn;
 
 /// Which of the two views is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +172,7 @@ async fn make(api: &ImageApi, call: &Call, view: View) -> Result<Reply, StatusEr
     let (name, tag) = stream_and_tag(&full_name, view)?;
     let namespace = call.namespace()?;
     let place = Place::streams(namespace);
+    let mut turn = Turn::default();
     for _ in 0..CONFLICT_RETRIES {
         let existing = match get(api, place, name, &Query::default()).await {
             Ok(stream) => Some(stream),
@@ -194,7 +196,9 @@ async fn make(api: &ImageApi, call: &Call, view: View) -> Result<Reply, StatusEr
                 let image = image_if_any(api, &stream, tag, view).await?;
                 return Ok(Reply::created(view.show(&stream, tag, image, true)?));
             }
-            Err(error) if error.is_conflict() || error.is_already_exists() => {}
+            Err(error) if error.is_conflict() || error.is_already_exists() => {
+                turn.wait(&api.turns, namespace, name).await;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -207,6 +211,7 @@ async fn change(api: &ImageApi, call: &Call, view: View, patch: Option<&Patch>) 
     let namespace = call.namespace()?;
     let place = Place::streams(namespace);
     let mut tries_left = CONFLICT_RETRIES;
+    let mut turn = Turn::default();
     loop {
         let existing = match get(api, place, name, &Query::default()).await {
             Ok(stream) => Some(stream),
@@ -246,7 +251,10 @@ async fn change(api: &ImageApi, call: &Call, view: View, patch: Option<&Patch>) 
                 let shown = view.show(&stream, tag, image, true)?;
                 return Ok(if existed { Reply::ok(shown) } else { Reply::created(shown) });
             }
-            Err(error) if error.is_conflict() && may_retry && tries_left > 0 => tries_left -= 1,
+            Err(error) if error.is_conflict() && may_retry && tries_left > 0 => {
+                tries_left -= 1;
+                turn.wait(&api.turns, namespace, name).await;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -289,6 +297,7 @@ async fn remove(api: &ImageApi, call: &Call, view: View) -> Result<Reply, Status
     let (name, tag) = stream_and_tag(call.name(), view)?;
     let options = call.delete_options()?;
     let wanted_uid = options.pointer("/preconditions/uid").and_then(Value::as_str);
+    let mut turn = Turn::default();
     for _ in 0..CONFLICT_RETRIES {
         let old = get(api, Place::streams(call.namespace()?), name, &Query::default()).await?;
         if wanted_uid.is_some_and(|uid| old["metadata"]["uid"] != uid) {
@@ -301,7 +310,7 @@ async fn remove(api: &ImageApi, call: &Call, view: View) -> Result<Reply, Status
         match replace_stream(api, &call.user, &old, stream, &call.query, Part::Both).await {
             Ok(_) => return Ok(Reply::ok(success())),
             Err(error) if error.is_not_found() => return Ok(Reply::ok(success())),
-            Err(error) if error.is_conflict() => {}
+            Err(error) if error.is_conflict() => turn.wait(&api.turns, call.namespace()?, name).await,
             Err(error) => return Err(error),
         }
     }

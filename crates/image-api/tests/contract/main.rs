@@ -3,6 +3,7 @@
 
 mod access;
 mod import;
+mod look;
 mod push;
 mod resource;
 mod stage;
