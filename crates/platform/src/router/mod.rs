@@ -7,6 +7,7 @@ mod forward;
 mod hello;
 mod page;
 mod table;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -29,7 +30,8 @@ use tokio::sync::{Notify, watch};
 use crate::certificate::certified_key;
 use crate::cluster::{Cluster, FIELD_MANAGER};
 use crate::{Error, PodNetwork, cache, pki};
-use table::{Table, Trust};
+use table::Table;
+use tls::Trust;
 
 /// Namespace of the ingress operator, where OpenShift keeps the router's CA.
 pub(crate) const OPERATOR_NAMESPACE: &str = "openshift-ingress-operator";

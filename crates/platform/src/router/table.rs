@@ -11,39 +11,15 @@ use api::route::{InsecurePolicy, Termination};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::ServerName;
 
 use super::admission::Decision;
-use crate::certificate::trust_anchors;
-use crate::{Error, PodNetwork};
+use super::tls::Trust;
+use crate::PodNetwork;
 
 /// Label by which an EndpointSlice names its Service.
 pub(super) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
-
-/// What the router shows and believes when a route says nothing.
-pub(super) struct Trust {
-    default: Arc<ServerConfig>,
-    service_ca: RootCertStore,
-    provider: Arc<CryptoProvider>,
-}
-
-impl Trust {
-    /// # Errors
-    /// If the service CA's certificate cannot be read.
-    pub(super) fn new(default: Arc<CertifiedKey>, service_ca: &str) -> Result<Self, Error> {
-        let doing = "preparing the router's TLS";
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let service_ca = trust_anchors(service_ca).map_err(Error::certificate(doing))?;
-        let default = server_config(&provider, default).map_err(Error::certificate(doing))?;
-        Ok(Self { default, service_ca, provider })
-    }
-}
 
 /// All hosts that are served.
 pub(super) struct Table {
@@ -140,7 +116,7 @@ fn serve(
     let termination = tls.map(|tls| tls.termination);
     let backend_tls = match termination {
         Some(Termination::Reencrypt) => {
-            let config = client_config(trust, admission.destination.as_ref())?;
+            let config = trust.towards_pods(admission.destination.as_ref())?;
             let name = ServerName::try_from(format!("{service}.{namespace}.svc"))
                 .map_err(|error| rustls::Error::General(error.to_string()))?;
             Some((config, name))
@@ -159,7 +135,7 @@ fn serve(
             next: AtomicUsize::new(0),
         },
         certificate: match &admission.certificate {
-            Some(key) => Some(server_config(&trust.provider, Arc::clone(key))?),
+            Some(key) => Some(trust.towards_clients(Arc::clone(key))?),
             None => None,
         },
     }))
@@ -209,94 +185,6 @@ fn endpoints(
 fn is_below(path: &str, prefix: &str) -> bool {
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
-}
-
-#[derive(Debug)]
-struct Always(Arc<CertifiedKey>);
-
-impl ResolvesServerCert for Always {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
-    }
-}
-
-fn server_config(provider: &Arc<CryptoProvider>, key: Arc<CertifiedKey>) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Always(key)));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-/// With a CA of the route's own only the chain is checked; with the service CA the Service's name is checked too.
-fn client_config(trust: &Trust, own: Option<&RootCertStore>) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let builder =
-        ClientConfig::builder_with_provider(Arc::clone(&trust.provider)).with_safe_default_protocol_versions()?;
-    let mut config = match own {
-        None => builder.with_root_certificates(trust.service_ca.clone()).with_no_client_auth(),
-        Some(own) => {
-            let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(own.clone()), Arc::clone(&trust.provider))
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?;
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(chain))).with_no_client_auth()
-        }
-    };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-/// Believes a chain whatever name it is for, as OpenShift's router does for a route's own destination CA.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyName {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        use CertificateError::{NotValidForName, NotValidForNameContext};
-        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The name is looked at last, so everything else was right.
-            Err(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
-                debug_assert!(
-                    ParsedCertificate::try_from(end_entity).is_ok_and(|certificate| verify_server_name(
-                        &certificate,
-                        server_name
-                    )
-                    .is_err())
-                );
-                Ok(ServerCertVerified::assertion())
-            }
-            other => other,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
 }
 
 #[cfg(test)]
