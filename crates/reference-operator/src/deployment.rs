@@ -193,7 +193,7 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Value, SyncError> {
         json!({ "name": "ca-trust-extracted", "mountPath": "/etc/pki/ca-trust/extracted" }),
         json!({ "name": "registry-certificates", "mountPath": "/etc/pki/ca-trust/source/anchors" }),
         json!({ "name": "trusted-ca", "mountPath": "/usr/share/pki/ca-trust-source" }),
-        json!({ "name": "installation-pull-secrets", "mountPath": "/var/lib/kubelet/" }),
+        json!({ "name": "installation-pull-secrets", "mountPath": "/var/lib/kubelet" }),
     ];
     volumes.extend(inputs.storage.volumes.iter().cloned());
     mounts.extend(inputs.storage.mounts.iter().cloned());

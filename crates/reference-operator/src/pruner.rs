@@ -144,7 +144,6 @@ pub fn cron_job(namespace: &str, image: &str, spec: &ImagePrunerSpec, arguments:
             "concurrencyPolicy": "Forbid",
             "successfulJobsHistoryLimit": spec.successful_jobs_history_limit.unwrap_or(3),
             "failedJobsHistoryLimit": spec.failed_jobs_history_limit.unwrap_or(3),
-            "startingDeadlineSeconds": 3600,
             "jobTemplate": {
                 "metadata": { "labels": labels },
                 "spec": { "backoffLimit": 0, "template": { "metadata": { "labels": labels }, "spec": pod } },

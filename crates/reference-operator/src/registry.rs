@@ -74,9 +74,9 @@ pub async fn sync(context: &Context) -> Result<Next, SyncError> {
         // Somebody was quicker; the next pass follows at once and no user needs to read of it.
         return result.map(|()| Next::Change);
     }
-    let next = report(context, &config, &pass, result.as_ref().err()).await;
-    result?;
-    next
+    // A status that could not be written is worth another try even when the error itself is permanent.
+    let next = report(context, &config, &pass, result.as_ref().err()).await?;
+    result.map(|()| next)
 }
 
 async fn bootstrap(context: &Context) -> Result<Next, SyncError> {

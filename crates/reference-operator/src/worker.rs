@@ -15,7 +15,8 @@ use crate::error::SyncError;
 /// A sync that has not finished after this long is given up and tried again.
 pub const SYNC_LIMIT: Duration = Duration::from_secs(120);
 const FIRST_DELAY: Duration = Duration::from_millis(20);
-const LAST_DELAY: Duration = Duration::from_secs(60);
+/// Storage outside the cluster cannot be watched; a bucket made by hand is noticed within this time.
+const LAST_DELAY: Duration = Duration::from_secs(15);
 
 /// Marks a controller as dirty. Marks made while a sync runs are kept as one, so no change is ever missed.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +38,7 @@ pub enum Next {
     After(Duration),
 }
 
-/// Delay before the next try after `failures` failures in a row; doubles from 20 ms up to one minute.
+/// Delay before the next try after `failures` failures in a row; doubles from 20 ms up to 15 s.
 pub fn delay(failures: u32) -> Duration {
     FIRST_DELAY.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX)).min(LAST_DELAY)
 }
@@ -110,10 +111,10 @@ mod tests {
     #[case(1, 20)]
     #[case(2, 40)]
     #[case(5, 320)]
-    #[case(12, 40_960)]
-    #[case(13, 60_000)]
-    #[case(500, 60_000)]
-    fn delays_double_up_to_a_minute(#[case] failures: u32, #[case] millis: u64) {
+    #[case(10, 10_240)]
+    #[case(11, 15_000)]
+    #[case(500, 15_000)]
+    fn delays_double_up_to_a_limit(#[case] failures: u32, #[case] millis: u64) {
         assert_eq!(delay(failures), Duration::from_millis(millis));
     }
 

@@ -27,15 +27,15 @@ const UNKNOWN: &str = "Unknown Error Occurred";
 pub fn complete(s3: &mut S3, infrastructure: Option<&InfrastructureStatus>) -> bool {
     let aws =
         infrastructure.and_then(|status| status.platform_status.as_ref()).and_then(|platform| platform.aws.as_ref());
-    if s3.region.is_empty() && s3.region_endpoint.is_empty() {
-        if let Some(aws) = aws {
-            s3.region = aws["region"].as_str().unwrap_or_default().to_owned();
-            let endpoints = aws["serviceEndpoints"].as_array().map(Vec::as_slice).unwrap_or_default();
-            if let Some(url) = endpoints.iter().find(|each| each["name"] == "s3").and_then(|each| each["url"].as_str())
-            {
-                s3.region_endpoint = url.to_owned();
-                s3.virtual_hosted_style = true;
-            }
+    if s3.region.is_empty()
+        && s3.region_endpoint.is_empty()
+        && let Some(aws) = aws
+    {
+        s3.region = aws["region"].as_str().unwrap_or_default().to_owned();
+        let endpoints = aws["serviceEndpoints"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if let Some(url) = endpoints.iter().find(|each| each["name"] == "s3").and_then(|each| each["url"].as_str()) {
+            s3.region_endpoint = url.to_owned();
+            s3.virtual_hosted_style = true;
         }
     }
     if !s3.bucket.is_empty() {
