@@ -104,9 +104,7 @@ impl PullSecrets {
     /// The login for a repository; the longest name that fits wins.
     pub fn login(&self, reference: &ImageReference) -> Option<&Login> {
         let name = reference.name();
-        let fits = |known: &str| {
-            name.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
+        let fits = |known: &str| name.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         self.logins.iter().filter(|(known, _)| fits(known)).max_by_key(|(known, _)| known.len()).map(|(_, login)| login)
     }
 }

@@ -11,9 +11,7 @@ use std::{
 
 use api::{
     image::{Image, ImageStream},
-    mirror::{
-        ImageContentSourcePolicy, ImageDigestMirrorSet, ImageTagMirrorSet, MirrorSourcePolicy,
-    },
+    mirror::{ImageContentSourcePolicy, ImageDigestMirrorSet, ImageTagMirrorSet, MirrorSourcePolicy},
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
@@ -107,8 +105,7 @@ fn candidates(stream: &ImageStream, own: &[String]) -> Vec<Candidate> {
         .annotations
         .as_ref()
         .is_some_and(|annotations| annotations.get(INSECURE).is_some_and(|value| value == "true"));
-    let insecure_tag =
-        |tag: &str| stream.spec.tags.iter().any(|spec| spec.name == tag && spec.import_policy.insecure);
+    let insecure_tag = |tag: &str| stream.spec.tags.iter().any(|spec| spec.name == tag && spec.import_policy.insecure);
     let depth = stream.status.tags.iter().map(|events| events.items.len()).max().unwrap_or_default();
     let mut found: Vec<Candidate> = Vec::new();
     for age in 0..depth {
@@ -144,13 +141,11 @@ impl Registry {
             let entries = policy.spec.repository_digest_mirrors.into_iter();
             rules.extend(entries.map(|entry| (entry.source, entry.mirrors, false)));
         }
-        let sets = self.cluster.mirror_policies::<ImageDigestMirrorSet>(
-            "/apis/config.openshift.io/v1/imagedigestmirrorsets",
-        );
+        let sets =
+            self.cluster.mirror_policies::<ImageDigestMirrorSet>("/apis/config.openshift.io/v1/imagedigestmirrorsets");
         let mut entries = Vec::new();
         entries.extend(self.tolerated(sets.await).into_iter().flat_map(|set| set.spec.image_digest_mirrors));
-        let sets =
-            self.cluster.mirror_policies::<ImageTagMirrorSet>("/apis/config.openshift.io/v1/imagetagmirrorsets");
+        let sets = self.cluster.mirror_policies::<ImageTagMirrorSet>("/apis/config.openshift.io/v1/imagetagmirrorsets");
         entries.extend(self.tolerated(sets.await).into_iter().flat_map(|set| set.spec.image_tag_mirrors));
         rules.extend(entries.into_iter().map(|entry| {
             let never = entry.mirror_source_policy == Some(MirrorSourcePolicy::NeverContactSource);
@@ -188,8 +183,7 @@ impl Registry {
         mirrors: &Mirrors,
     ) -> Result<reqwest::Response, RemoteError> {
         let url = format!("https://{}/v2/{}/{what}", candidate.reference.api_host(), candidate.reference.repository);
-        let mut last =
-            RemoteError::Unreachable { url, problem: "the mirror rules leave no place to ask".to_owned() };
+        let mut last = RemoteError::Unreachable { url, problem: "the mirror rules leave no place to ask".to_owned() };
         for place in mirrors.places(candidate) {
             let start = Instant::now();
             let login = secrets.login(&place.reference);
@@ -316,8 +310,7 @@ impl Registry {
             let _permit = permit;
             let registry = &copying.registry;
             let what = format!("blobs/{}", copying.digest);
-            let answer =
-                registry.ask_remote(Method::GET, &place, &what, "BlobStore.Open", &secrets, &mirrors).await;
+            let answer = registry.ask_remote(Method::GET, &place, &what, "BlobStore.Open", &secrets, &mirrors).await;
             let copied = match answer {
                 Ok(answer) => {
                     let content = answer.bytes_stream().map_err(io::Error::other).boxed();
@@ -401,10 +394,7 @@ mod tests {
     fn newest_remotes_come_first_insecure_ones_last_and_never_ourselves() {
         let found = candidates(&stream(), &["own:5000".into()]);
         let names: Vec<_> = found.iter().map(|place| (place.reference.name(), place.insecure)).collect();
-        assert_eq!(
-            names,
-            [("new.io/x/y".into(), false), ("old.io/x/y".into(), false), ("lax.io/x/y".into(), true)]
-        );
+        assert_eq!(names, [("new.io/x/y".into(), false), ("old.io/x/y".into(), false), ("lax.io/x/y".into(), true)]);
     }
 
     #[test]

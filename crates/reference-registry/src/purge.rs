@@ -73,3 +73,58 @@ impl Registry {
         Ok(removed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use super::*;
+    use crate::{
+        cluster::{Call, CallError, Cluster, Transport},
+        log::{Level, Log},
+        remote::Remotes,
+        settings::Settings,
+        storage::{Storage, filesystem::Filesystem},
+    };
+
+    struct Nobody;
+
+    impl Transport for Nobody {
+        fn call(&self, _: Call) -> futures::future::BoxFuture<'_, std::result::Result<serde_json::Value, CallError>> {
+            Box::pin(async { Err(CallError::Transport("no API server here".into())) })
+        }
+    }
+
+    #[tokio::test]
+    async fn only_old_uploads_go() {
+        // Another test of this process may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let env = [("REGISTRY_STORAGE", "filesystem"), ("REGISTRY_OPENSHIFT_SERVER_ADDR", "r:5000")];
+        let env: BTreeMap<_, _> = env.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let storage = Storage::new(Arc::new(Filesystem::new(folder.path())), Arc::default());
+        let registry = Registry::new(
+            Settings::from_parts(env, None).unwrap(),
+            Cluster::new(Arc::new(Nobody)),
+            storage,
+            Arc::default(),
+            Log::to(Level::Info, std::io::sink()),
+            Remotes::new().unwrap(),
+        )
+        .unwrap();
+        let age = Duration::from_secs(168 * 3600);
+        assert_eq!(registry.purge_uploads_once(age).await.unwrap(), 0);
+        let hours_ago = |hours: i64| {
+            let began = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(hours);
+            began.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+        };
+        for (name, began) in [("old", hours_ago(169)), ("young", hours_ago(1)), ("torn", "rubbish".into())] {
+            let upload = format!("{}/project/image/_uploads/{name}", layout::repositories());
+            registry.storage.put(&format!("{upload}/startedat"), began).await.unwrap();
+            registry.storage.put(&format!("{upload}/data"), "x").await.unwrap();
+        }
+        assert_eq!(registry.purge_uploads_once(age).await.unwrap(), 2);
+        let left = registry.storage.walk(layout::repositories()).await.unwrap();
+        assert!(left.iter().all(|file| file.contains("/young/")) && left.len() == 2, "{left:?}");
+    }
+}

@@ -109,11 +109,9 @@ impl Remotes {
             let accept = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].join(", ");
             client.request(method.clone(), url).header(header::ACCEPT, accept)
         };
-        let send = async |request: reqwest::RequestBuilder| {
-            match tokio::time::timeout(ANSWER, request.send()).await {
-                Ok(answer) => answer.map_err(|error| unreachable(in_full(&error))),
-                Err(_) => Err(unreachable(format!("no answer within {} s", ANSWER.as_secs()))),
-            }
+        let send = async |request: reqwest::RequestBuilder| match tokio::time::timeout(ANSWER, request.send()).await {
+            Ok(answer) => answer.map_err(|error| unreachable(in_full(&error))),
+            Err(_) => Err(unreachable(format!("no answer within {} s", ANSWER.as_secs()))),
         };
         let mut answer = send(request()).await?;
         if answer.status() == StatusCode::UNAUTHORIZED {

@@ -221,13 +221,13 @@ fn registry(root: &Path, transport: KubeTransport) -> Arc<Registry> {
     let metrics = Arc::new(Metrics::default());
     let storage = Storage::new(Arc::new(Filesystem::new(root)), Arc::clone(&metrics));
     let cluster = Cluster::new(Arc::new(transport));
-    Arc::new(Registry::new(settings, cluster, storage, metrics, Log::stdout(Level::Info), Remotes::new().unwrap()).unwrap())
+    Arc::new(
+        Registry::new(settings, cluster, storage, metrics, Log::stdout(Level::Info), Remotes::new().unwrap()).unwrap(),
+    )
 }
 
 fn image(config: &[u8], layer: &[u8]) -> Value {
-    let descriptor = |kind: &str, content: &[u8]| {
-        json!({"mediaType": kind, "digest": Digest::of(content).to_string(), "size": content.len()})
-    };
+    let descriptor = |kind: &str, content: &[u8]| json!({"mediaType": kind, "digest": Digest::of(content).to_string(), "size": content.len()});
     json!({
         "schemaVersion": 2, "mediaType": OCI_MANIFEST,
         "config": descriptor("application/vnd.oci.image.config.v1+json", config),
