@@ -7,12 +7,11 @@ use std::{
 };
 
 use harness::{
-    datafile::{DataError, DataFile},
+    datafile::{DataError, DataFile, Place},
     fault::FaultEntry,
     requirement::Catalogue,
     system::System,
 };
-use serde::Deserialize;
 
 use crate::{lane::FaultFile, parser::Features};
 
@@ -114,29 +113,26 @@ impl Data {
     /// The faults.
     ///
     /// # Errors
-    /// [`DataError::Malformed`] for a file that does not say what it is and what must turn red.
+    /// [`DataError::Malformed`] with the line of the first key that is unknown, missing or wrong.
     pub fn faults(&self) -> Result<Vec<FaultFile>, DataError> {
         self.files("faults", "yaml")?.into_iter().map(fault).collect()
     }
 }
 
-/// What the command line reads of a fault file; the rest of its keys is for the proxies, which refuse unknown ones.
-#[derive(Deserialize)]
-struct FaultHead {
-    id: String,
-    #[serde(default)]
-    title: String,
-    seam: String,
-    #[serde(default)]
-    requirements: Vec<String>,
-    #[serde(default)]
-    scenarios: Vec<String>,
-}
-
 fn fault(file: DataFile) -> Result<FaultFile, DataError> {
-    let FaultHead { id, title, seam, requirements, scenarios } = file.yaml()?;
-    let place = file.at(file.line_of("id", &id));
-    Ok(FaultFile { entry: FaultEntry { id, seam, title, requirements, scenarios, place }, file })
+    let fault = fault_proxy::Fault::read(&file.path, &file.text).map_err(|error| DataError::Malformed {
+        place: Place { file: error.file, line: error.line },
+        message: error.message,
+    })?;
+    let entry = FaultEntry {
+        place: file.at(file.line_of("id", &fault.id)),
+        id: fault.id,
+        seam: fault.seam.to_string(),
+        title: fault.title,
+        requirements: fault.requirements,
+        scenarios: fault.scenarios,
+    };
+    Ok(FaultFile { entry, file })
 }
 
 fn walk(root: &Path, room: &Path) -> Result<Vec<PathBuf>, DataError> {

@@ -10,7 +10,7 @@ use harness::{
     verdict::{Exit, Verdict},
 };
 
-use crate::{cli::Options, exit, lane::Wiring, plan::Prepared, progress::Progress, run, stop::Stop};
+use crate::{cli::Options, data::Data, exit, lane::Wiring, plan::Prepared, progress::Progress, run, stop::Stop};
 
 /// The flags of a libtest binary, as far as they mean something here.
 #[derive(Debug, Parser)]
@@ -69,6 +69,10 @@ pub async fn main<W: Wiring>(args: Vec<OsString>, wiring: Arc<W>) -> ExitCode {
 
 async fn tests<W: Wiring>(flags: &Flags, wiring: &W) -> anyhow::Result<Exit> {
     let mut options = options()?;
+    // Cargo starts tests in their package's folder; results belong beside the data.
+    if let (None, Data::Folder(root)) = (std::env::var_os("CONFORMANCE_OUT"), Data::find(options.data.as_deref())?) {
+        options.out = root.join(&options.out);
+    }
     if flags.test_threads.is_some() {
         options.lanes = flags.test_threads;
     }

@@ -55,8 +55,8 @@ fn headline(scenario: &ScenarioReport, colour: Colour) -> String {
 pub fn failure(scenario: &ScenarioReport) -> String {
     let mut out = String::new();
     let mut part = |label: &str, text: &str| {
-        let indented = text.trim_end().replace('\n', "\n              ");
-        let _ = writeln!(out, "  {label:<12}{indented}");
+        let indented = text.trim_end().replace('\n', "\n                ");
+        let _ = writeln!(out, "  {label:<14}{indented}");
     };
     match &scenario.failed {
         None => part("reason", scenario.reason.as_deref().unwrap_or("no reason was recorded")),
