@@ -75,7 +75,8 @@ impl Command {
     /// The help text.
     pub fn help(&self) -> String {
         let mut text = format!("{}\n\nUsage:\n  oc {} {}\n\nOptions:\n", self.about, self.path, self.usage);
-        for flag in self.flags.iter().chain(GLOBAL) {
+        let own = |flag: &&Flag| !self.flags.iter().any(|own| own.name == flag.name);
+        for flag in self.flags.iter().chain(GLOBAL.iter().filter(own)) {
             let short = flag.short.map_or("    ".to_owned(), |short| format!("-{short}, "));
             let form = match flag.takes {
                 Takes::Nothing => format!("--{}", flag.name),
@@ -138,7 +139,7 @@ impl Arguments {
 pub fn parse(commands: &'static [Command], args: &[String]) -> Result<(&'static Command, Arguments), Failure> {
     let mut parsed = Arguments::default();
     let mut path = String::new();
-    let mut rest = args.iter().map(String::as_str);
+    let mut rest = args.iter().map(String::as_str).peekable();
     let command = loop {
         let Some(arg) = rest.next() else { return Err(incomplete(commands, &path)) };
         if arg.starts_with('-') {
@@ -150,7 +151,8 @@ pub fn parse(commands: &'static [Command], args: &[String]) -> Result<(&'static 
             continue;
         }
         let longer = if path.is_empty() { arg.to_owned() } else { format!("{path} {arg}") };
-        if let Some(command) = commands.iter().find(|command| command.path == longer) {
+        let goes_on = rest.peek().is_some_and(|next| leads_on(commands, &format!("{longer} {next}")));
+        if let Some(command) = commands.iter().find(|command| command.path == longer && !goes_on) {
             break command;
         }
         if !commands.iter().any(|command| command.path.starts_with(&format!("{longer} "))) {
@@ -183,6 +185,13 @@ pub fn parse(commands: &'static [Command], args: &[String]) -> Result<(&'static 
     Ok((command, parsed))
 }
 
+/// True when the words are a command or the beginning of one.
+fn leads_on(commands: &[Command], words: &str) -> bool {
+    commands
+        .iter()
+        .any(|command| command.path.strip_prefix(words).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))
+}
+
 fn read_flag<'a>(
     parsed: &mut Arguments,
     arg: &'a str,
@@ -202,19 +211,18 @@ fn read_flag<'a>(
         (flag, inline)
     } else {
         let mut letters = arg[1..].chars();
-        let letter = letters.next().unwrap_or('-');
-        let flag = lookup(&|flag| flag.short == Some(letter))
-            .ok_or_else(|| refuse(format!("unknown shorthand flag: '{letter}' in {arg}")))?;
-        let tail = letters.as_str();
-        match flag.takes {
-            Takes::Value => (flag, (!tail.is_empty()).then(|| tail.strip_prefix('=').unwrap_or(tail))),
-            Takes::Nothing if !tail.is_empty() && !tail.starts_with('=') => {
-                parsed.flags.entry(flag.name).or_default().push("true".into());
-                let next = &arg[1 + letter.len_utf8()..];
-                return read_flag(parsed, &format!("-{next}"), &mut rest.map(|_| ""), lookup, path)
-                    .map_err(|_| refuse(format!("unknown shorthand flag in {arg}")));
+        loop {
+            let letter = letters.next().unwrap_or('-');
+            let flag = lookup(&|flag| flag.short == Some(letter))
+                .ok_or_else(|| refuse(format!("unknown shorthand flag: '{letter}' in {arg}")))?;
+            let tail = letters.as_str();
+            match flag.takes {
+                Takes::Nothing if !tail.is_empty() && !tail.starts_with('=') => {
+                    parsed.flags.entry(flag.name).or_default().push("true".into());
+                }
+                Takes::Value if !tail.is_empty() => break (flag, Some(tail.strip_prefix('=').unwrap_or(tail))),
+                _ => break (flag, tail.strip_prefix('=')),
             }
-            Takes::Nothing | Takes::Optional(_) => (flag, tail.strip_prefix('=')),
         }
     };
     let value = match (flag.takes, inline) {

@@ -35,7 +35,8 @@ enum Term {
     Path(bool, Vec<String>),
     Literal(Value),
     Function(String),
-    Nested(Pipeline),
+    /// A pipeline in parentheses, and the fields of its result that were asked for.
+    Nested(Pipeline, Vec<String>),
 }
 
 /// The text the template gives for this document; an absent field prints `<no value>`.
@@ -161,7 +162,13 @@ fn commands(tokens: &[String], place: &mut usize) -> Result<Pipeline, TemplateEr
             }
             "(" => {
                 let nested = commands_in_parentheses(tokens, place)?;
-                Term::Nested(nested)
+                match tokens.get(*place).and_then(|token| token.strip_prefix(GLUE)) {
+                    Some(path) => {
+                        *place += 1;
+                        Term::Nested(nested, keys(path))
+                    }
+                    None => Term::Nested(nested, Vec::new()),
+                }
             }
             other => term(other)?,
         };
@@ -181,8 +188,14 @@ fn commands_in_parentheses(tokens: &[String], place: &mut usize) -> Result<Pipel
     Ok(nested)
 }
 
+/// Marks a token that follows a closing parenthesis without space.
+const GLUE: char = '\u{1}';
+
+fn keys(path: &str) -> Vec<String> {
+    path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect()
+}
+
 fn term(token: &str) -> Result<Term, TemplateError> {
-    let keys = |path: &str| path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
     if let Some(path) = token.strip_prefix('$') {
         if !path.is_empty() && !path.starts_with('.') {
             return Err(TemplateError::Call(format!("variables are not supported: {token}; use fields and range")));
@@ -225,6 +238,9 @@ fn tokens(text: &str) -> Result<Vec<String>, TemplateError> {
                     tokens.push(std::mem::take(&mut word));
                 }
                 tokens.push(c.to_string());
+                if c == ')' && chars.as_str().starts_with('.') {
+                    word.push(GLUE);
+                }
             }
             c if c.is_whitespace() => {
                 if !word.is_empty() {
@@ -301,7 +317,10 @@ fn evaluate(pipeline: &Pipeline, root: &Value, dot: &Value) -> Result<Option<Val
 fn resolve(term: &Term, root: &Value, dot: &Value) -> Result<Option<Value>, TemplateError> {
     match term {
         Term::Literal(value) => Ok(Some(value.clone())),
-        Term::Nested(pipeline) => evaluate(pipeline, root, dot),
+        Term::Nested(pipeline, keys) => {
+            let value = evaluate(pipeline, root, dot)?;
+            Ok(value.as_ref().and_then(|value| keys.iter().try_fold(value, |value, key| value.get(key))).cloned())
+        }
         Term::Function(name) => call(name, Vec::new()),
         Term::Path(from_root, keys) => {
             let start = if *from_root { root } else { dot };

@@ -4,31 +4,31 @@
 mod apply;
 mod command_line;
 mod create;
-//LATER mod debug;
+mod debug;
 mod delete;
-//LATER mod edit;
-//LATER mod exec;
-//LATER mod extract;
+mod edit;
+mod exec;
+mod extract;
 mod failure;
 mod get;
 mod go_template;
-//LATER mod import_image;
+mod import_image;
 mod jsonpath;
 mod kubeconfig;
 mod login;
 mod logs;
 mod manifest;
-//LATER mod migrate_icsp;
+mod migrate_icsp;
 mod patch;
 mod policy;
 mod project;
-//LATER mod prune;
+mod prune;
 mod resource;
-//LATER mod rollout;
-//LATER mod scale;
+mod rollout;
+mod scale;
 mod session;
 mod table;
-//LATER mod tag;
+mod tag;
 mod trust;
 mod whoami;
 mod workload;
@@ -46,7 +46,7 @@ const COMMANDS: &[command_line::Command] = &[
     project::NEW,
     get::COMMAND,
     patch::COMMAND,
-    //LATER edit::COMMAND,
+    edit::COMMAND,
     create::FILES,
     create::SECRET_GENERIC,
     create::SECRET_TLS,
@@ -56,14 +56,14 @@ const COMMANDS: &[command_line::Command] = &[
     apply::COMMAND,
     delete::COMMAND,
     logs::COMMAND,
-    //LATER exec::EXEC,
-    //LATER exec::RSH,
-    //LATER debug::COMMAND,
-    //LATER extract::SECRET_OR_CONFIG_MAP,
-    //LATER scale::COMMAND,
-    //LATER rollout::STATUS,
-    //LATER tag::COMMAND,
-    //LATER import_image::COMMAND,
+    exec::EXEC,
+    exec::RSH,
+    debug::COMMAND,
+    extract::SECRET_OR_CONFIG_MAP,
+    scale::COMMAND,
+    rollout::STATUS,
+    tag::COMMAND,
+    import_image::COMMAND,
     policy::ADD_ROLE_TO_USER,
     policy::REMOVE_ROLE_FROM_USER,
     policy::ADD_ROLE_TO_GROUP,
@@ -76,8 +76,8 @@ const COMMANDS: &[command_line::Command] = &[
     policy::REMOVE_CLUSTER_ROLE_FROM_USER,
     policy::ADD_CLUSTER_ROLE_TO_GROUP,
     policy::REMOVE_CLUSTER_ROLE_FROM_GROUP,
-    //LATER migrate_icsp::COMMAND,
-    //LATER prune::COMMAND,
+    migrate_icsp::COMMAND,
+    prune::COMMAND,
 ];
 
 /// Runs one command line, `args[0]` being the program's name, and returns the exit status of `oc`.
@@ -107,7 +107,7 @@ async fn run(words: &[String]) -> Result<(), Failure> {
     if arguments.is_on("help") {
         return Err(Failure::Help(command.help()));
     }
-    let session = Session::new(&arguments);
+    let session = Session::new(command, &arguments);
     (command.run)(&session, &arguments).await
 }
 

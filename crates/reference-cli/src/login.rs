@@ -41,7 +41,9 @@ async fn run(session: &Session, args: &Arguments) -> Result<(), Failure> {
         (Some(token), ..) => token.to_owned(),
         (None, Some(user), Some(password)) => exchange(&http, base, user, password).await?,
         _ => {
-            return Err(Failure::usage("You must provide a user name and a password (-u and -p) or a token (--token)."));
+            return Err(Failure::usage(
+                "You must provide a user name and a password (-u and -p) or a token (--token).",
+            ));
         }
     };
     let name = who(&http, base, &token).await?;

@@ -78,7 +78,7 @@ fn parse(text: &str) -> Result<Value, Failure> {
         return Ok(value);
     }
     serde_yaml::from_str(text).map_err(|error| {
-        let line = error.location().map_or(1, |place| place.line());
+        let line = error.location().map_or(1, |place| place.line().saturating_sub(1).max(1));
         let words = error.to_string();
         let cause = words.split(" at line").next().unwrap_or(&words);
         Failure::usage(format!("unable to parse {text:?}: yaml: line {line}: {cause}"))

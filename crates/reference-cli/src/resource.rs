@@ -251,7 +251,7 @@ mod tests {
     #[case(&["pod", "a", "b"], &["pod/a", "pod/b"])]
     #[case(&["pod/a", "deploy/b"], &["pod/a", "deployment.apps/b"])]
     #[case(&["pods,nodes"], &["pod", "node"])]
-    fn named(#[case] words: Vec<&str>, #[case] expected: Vec<&str>) {
+    fn named(#[case] words: &[&str], #[case] expected: &[&str]) {
         let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
         let found: Vec<String> = targets(&catalogue(), &words)
             .expect("targets")
@@ -268,7 +268,7 @@ mod tests {
     #[case(&["pod/a", "b"])]
     #[case(&["pod/"])]
     #[case(&["pod/a/b"])]
-    fn refused(#[case] words: Vec<&str>) {
+    fn refused(#[case] words: &[&str]) {
         let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
         assert!(targets(&catalogue(), &words).is_err());
     }

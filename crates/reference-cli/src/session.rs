@@ -1,6 +1,6 @@
 //! One user's connection to one cluster: where it is, who asks, in which project, and plain requests to it.
 
-use crate::command_line::Arguments;
+use crate::command_line::{Arguments, Command};
 use crate::failure::Failure;
 use crate::resource::{Catalogue, Resource};
 use http::{Method, Request};
@@ -36,7 +36,6 @@ pub enum PatchType {
     Json,
     Merge,
     Strategic,
-    Apply,
 }
 
 impl PatchType {
@@ -45,14 +44,15 @@ impl PatchType {
             PatchType::Json => "application/json-patch+json",
             PatchType::Merge => "application/merge-patch+json",
             PatchType::Strategic => "application/strategic-merge-patch+json",
-            PatchType::Apply => "application/apply-patch+yaml",
         }
     }
 }
 
 impl Session {
-    /// A session as the global flags describe it; nothing is contacted yet.
-    pub fn new(args: &Arguments) -> Self {
+    /// A session as the global flags describe it; nothing is contacted yet. A command that gives a global flag its
+    /// own meaning, as the pruner does with the authorities of the registry, keeps that flag to itself.
+    pub fn new(command: &Command, args: &Arguments) -> Self {
+        let own = |flag: &str| command.flags.iter().any(|own| own.name == flag);
         let text = |flag: &str| args.text(flag).map(str::to_owned);
         Session {
             namespace: text("namespace"),
@@ -60,7 +60,7 @@ impl Session {
             context: text("context"),
             server: text("server"),
             token: text("token"),
-            authority: text("certificate-authority").map(PathBuf::from),
+            authority: text("certificate-authority").filter(|_| !own("certificate-authority")).map(PathBuf::from),
             insecure: args.is_on("insecure-skip-tls-verify"),
             impersonate: text("as"),
             connection: OnceCell::new(),

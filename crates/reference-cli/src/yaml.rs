@@ -12,6 +12,13 @@ pub struct Style {
     pub indent_lists: bool,
 }
 
+impl Style {
+    /// The next column inside `column`: the next multiple of the indent, as Go's writer has it.
+    fn deeper(self, column: usize) -> usize {
+        self.indent * ((column + self.indent) / self.indent)
+    }
+}
+
 /// The layout of `oc get -o yaml`.
 pub const API: Style = Style { indent: 2, indent_lists: false };
 /// The layout of `oc adm migrate`, which indents by four spaces.
@@ -71,14 +78,14 @@ fn entry(out: &mut String, item: &Value, column: usize, style: Style) {
     if is_block(item) {
         let deeper = match item {
             Value::Array(_) if !style.indent_lists => column,
-            _ => column + style.indent,
+            _ => style.deeper(column),
         };
         out.push('\n');
         out.push_str(&" ".repeat(deeper));
         block(out, item, deeper, style);
     } else {
         out.push(' ');
-        scalar(out, item, column + style.indent, style);
+        scalar(out, item, style.deeper(column), style);
         out.push('\n');
     }
 }
