@@ -169,3 +169,11 @@ fn log() {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_component_has_a_consistent_command_line() {
+        super::command().debug_assert();
+    }
+}

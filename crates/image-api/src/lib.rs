@@ -49,6 +49,7 @@ use crate::turns::Turns;
 
 /// How the image API is served.
 #[derive(Debug, Clone, clap::Args)]
+#[group(id = "image-api")]
 pub struct Options {
     /// Kubeconfig of a user in `system:masters`; empty means that the program's own is to be filled in before
     /// [`run`].
