@@ -37,6 +37,8 @@ pub(crate) struct Damaged {
     flip_at: Option<u64>,
     break_after: Option<u64>,
     passed: u64,
+    /// The bytes before a break have been given time to leave.
+    flushed: bool,
 }
 
 impl Damaged {
@@ -45,7 +47,7 @@ impl Damaged {
         if flip_at.is_none() && break_after.is_none() {
             return inner;
         }
-        Damaged { inner, flip_at, break_after, passed: 0 }.boxed_unsync()
+        Damaged { inner, flip_at, break_after, passed: 0, flushed: false }.boxed_unsync()
     }
 
     fn damage(&mut self, mut data: Bytes) -> Bytes {
@@ -70,6 +72,11 @@ impl HttpBody for Damaged {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         if self.break_after.is_some_and(|limit| self.passed >= limit) {
+            // An error throws away what is still in the buffer of the connection; a pause lets it be written first.
+            if !std::mem::replace(&mut self.flushed, true) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             return Poll::Ready(Some(Err("a fault breaks the body off".into())));
         }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
