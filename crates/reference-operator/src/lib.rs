@@ -159,6 +159,13 @@ async fn connect(options: &Options) -> Result<Client, Error> {
         }
         None => kube::Config::infer().await.map_err(|error| unusable(error.to_string()))?,
     };
+    // kube takes HTTPS_PROXY for the API server too and asks NO_PROXY about the proxy instead of the server. That
+    // variable is meant for storage outside the cluster; a proxy named in the kubeconfig is kept.
+    let from_environment = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let proxies: [Option<http::Uri>; 2] = ["HTTPS_PROXY", "https_proxy"].map(from_environment);
+    if proxies.contains(&config.proxy_url) {
+        config.proxy_url = None;
+    }
     // Failures are retried by the work queue, which knows when it is worth it.
     config.default_retry = false;
     config.connect_timeout = Some(CALL_LIMIT);

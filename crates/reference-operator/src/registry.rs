@@ -130,16 +130,17 @@ async fn apply(context: &Context, config: &Config, pass: &mut Pass) -> Result<()
     verify(&config.spec)?;
     let finalizers = finalizers(config);
     let mut spec = complete(context, config)?;
+    let mut generated = false;
     if let Some(s3) = &mut spec.storage.s3 {
         let infrastructure = Infrastructure::find(&context.cache, names::CLUSTER);
-        let generated = s3::complete(s3, infrastructure.as_ref().and_then(|found| found.status.as_ref()));
+        generated = s3::complete(s3, infrastructure.as_ref().and_then(|found| found.status.as_ref()));
         // Names are written down before anything of that name is made, so that a crash in between leaks nothing.
         let state = if generated { StorageManagementState::Managed } else { StorageManagementState::Unmanaged };
         spec.storage = storage::settled(&spec.storage, state);
     }
     let config = config::write_spec(&context.client, config, &spec, &finalizers).await?;
     pass.generation = config.metadata.generation;
-    let outcome = ensure_storage(context, &config).await?;
+    let outcome = ensure_storage(context, &config, generated).await?;
     pass.statements = outcome.statements;
     spec.storage = outcome.storage;
     let config = config::write_spec(&context.client, &config, &spec, &finalizers).await?;
@@ -154,14 +155,14 @@ async fn apply(context: &Context, config: &Config, pass: &mut Pass) -> Result<()
     apply_objects(context, &config, &pods, pass).await
 }
 
-async fn ensure_storage(context: &Context, config: &Config) -> Result<Outcome, SyncError> {
+async fn ensure_storage(context: &Context, config: &Config, generated: bool) -> Result<Outcome, SyncError> {
     let spec = &config.spec;
     let user_secret = Secret::find(&context.cache, names::USER_STORAGE_SECRET);
     match storage::backend(&spec.storage)? {
         None => Err(SyncError::StorageNotConfigured),
         Some(Backend::EmptyDir) => Ok(storage::empty_dir::decide(&spec.storage, spec.replicas)),
         Some(Backend::Pvc(claim)) => ensure_claim(context, config, claim).await,
-        Some(Backend::S3(stanza)) => Ok(s3::ensure(context, config, stanza, user_secret.as_deref()).await),
+        Some(Backend::S3(stanza)) => Ok(s3::ensure(context, config, stanza, user_secret.as_deref(), generated).await),
         Some(Backend::Azure(azure)) => Ok(storage::azure::decide(&spec.storage, azure, user_secret.as_deref())),
         Some(Backend::Unsupported(name)) => Err(SyncError::Verification {
             message: format!("storage backend {name} is not supported by the reference operator yet"),

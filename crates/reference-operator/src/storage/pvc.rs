@@ -56,7 +56,8 @@ pub fn claim_name(pvc: &Pvc) -> &str {
     if pvc.claim.is_empty() { names::DEFAULT_CLAIM } else { &pvc.claim }
 }
 
-/// What to do about `pvc`, given the claim of [`claim_name`] as it exists.
+/// What to do about `pvc`, given the claim of [`claim_name`] as it exists. A blank claim is made whatever the storage's
+/// management state, which then only decides whether Removed deletes it.
 pub fn decide(storage: &Storage, pvc: &Pvc, existing: Option<&PersistentVolumeClaim>, rollout: Rollout) -> Decision {
     let name = claim_name(pvc);
     let refused = |reason: &str, message: String| {
@@ -68,12 +69,6 @@ pub fn decide(storage: &Storage, pvc: &Pvc, existing: Option<&PersistentVolumeCl
         Decision::Settled(Box::new(Outcome::refused(&keep, Truth::False, reason, message)))
     };
     let (claim, state, reason, message) = match (pvc.claim.is_empty(), existing) {
-        (true, None) if storage.management_state == Some(StorageManagementState::Unmanaged) => {
-            return refused(
-                "PVC does not exist",
-                "spec.storage.pvc.claim is blank and spec.storage.managementState is Unmanaged, so no PVC is created; name a PVC".into(),
-            );
-        }
         (true, None) => return Decision::Create,
         (true, Some(claim)) if is_owned(claim) => {
             (claim, StorageManagementState::Managed, "PVC Created", format!("PVC {name} is owned by the operator"))
@@ -180,13 +175,17 @@ mod tests {
     }
 
     #[test]
-    fn an_unmanaged_blank_claim_is_not_created() {
+    fn a_blank_claim_is_made_also_when_unmanaged() {
         let storage = Storage {
             pvc: Some(Pvc::default()),
             management_state: Some(StorageManagementState::Unmanaged),
             ..Storage::default()
         };
-        let decision = decide(&storage, &Pvc::default(), None, ONE);
-        assert!(matches!(decision, Decision::Settled(outcome) if outcome.pods.is_err()));
+        assert!(matches!(decide(&storage, &Pvc::default(), None, ONE), Decision::Create));
+        let made = claim(&["ReadWriteMany"], true);
+        let Decision::Settled(outcome) = decide(&storage, &Pvc::default(), Some(&made), ONE) else {
+            panic!("made twice");
+        };
+        assert_eq!(outcome.storage.management_state, Some(StorageManagementState::Unmanaged), "the user's word stays");
     }
 }

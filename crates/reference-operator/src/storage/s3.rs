@@ -168,8 +168,9 @@ fn open(context: &Context, s3: &S3, user: Option<&Secret>) -> Result<(Bucket, Cr
 }
 
 /// Looks at the bucket, makes and configures it if the storage is the operator's, and says what was found.
-/// A bucket with state Unmanaged is only looked at (OpenShift 4.6 registry docs, section 2.3).
-pub async fn ensure(context: &Context, config: &Config, s3: &S3, user: Option<&Secret>) -> Outcome {
+/// A named bucket with state Unmanaged is only looked at (OpenShift 4.6 registry docs, section 2.3); one whose name was
+/// `generated` in this pass has to be made whatever the state.
+pub async fn ensure(context: &Context, config: &Config, s3: &S3, user: Option<&Secret>, generated: bool) -> Outcome {
     let storage = &config.spec.storage;
     let (bucket, credentials) = match open(context, s3, user) {
         Ok(opened) => opened,
@@ -194,16 +195,18 @@ pub async fn ensure(context: &Context, config: &Config, s3: &S3, user: Option<&S
                 "User supplied S3 bucket exists and is accessible"
             },
         ),
-        Err(failure @ Failure::Refused { status: 403 | 404, .. }) if managed => match bucket.create().await {
-            Ok(()) => {
-                tracing::info!(bucket = s3.bucket, "made S3 bucket {}", s3.bucket);
-                Statement::new(STORAGE_EXISTS, true, "Creation Successful", "S3 bucket was successfully created")
+        Err(failure @ Failure::Refused { status: 403 | 404, .. }) if managed || generated => {
+            match bucket.create().await {
+                Ok(()) => {
+                    tracing::info!(bucket = s3.bucket, "made S3 bucket {}", s3.bucket);
+                    Statement::new(STORAGE_EXISTS, true, "Creation Successful", "S3 bucket was successfully created")
+                }
+                Err(second) => {
+                    tracing::warn!(bucket = s3.bucket, %failure, %second, "could neither use nor make S3 bucket {}", s3.bucket);
+                    return refused(refusal(&second), &second, "create");
+                }
             }
-            Err(second) => {
-                tracing::warn!(bucket = s3.bucket, %failure, %second, "could neither use nor make S3 bucket {}", s3.bucket);
-                return refused(refusal(&second), &second, "create");
-            }
-        },
+        }
         Err(failure) => return refused(absence(&failure), &failure, "access"),
     };
     let created = found.reason == "Creation Successful";
