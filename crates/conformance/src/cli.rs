@@ -62,7 +62,7 @@ enum Command {
 /// What to judge, where, and what of it.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// Where to run: embedded, or another that the error for an unknown name lists
+    /// Where to run [default: embedded]
     #[arg(long, env = "CONFORMANCE_TARGET", value_name = "NAME")]
     pub target: Option<String>,
     /// What to judge: a file of systems/ by its name
@@ -185,7 +185,7 @@ pub(crate) struct ClusterOptions {
 
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum ClusterCommand {
-    /// Start a cluster and stay until Ctrl-C
+    /// Start a cluster and stay until Ctrl-C or `cluster down`
     Up(ClusterName),
     /// End a cluster that `up` started
     Down(ClusterName),

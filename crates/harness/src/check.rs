@@ -1,7 +1,10 @@
 //! `catalog check`: whether catalogue, scenarios, faults and systems fit together. Every finding says what is wrong,
 //! where, and what to do.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use crate::{
     datafile::Place,
@@ -24,7 +27,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Tags with a meaning of their own, besides subjects and requirement ids. One that ends in `-` is a beginning.
+/// Tags with a meaning of their own, besides subjects, names of feature files and requirement ids. One that ends in `-` is a beginning.
 const TAGS: [&str; 7] = ["needs-", "backend-", "claims-", "disruptive", "kind-smoke", "slow", "client-"];
 
 /// Checks everything; empty when all fits.
@@ -80,7 +83,8 @@ fn entries(catalogue: &Catalogue, suite: &Suite, findings: &mut Vec<Finding>) {
 }
 
 fn scenarios(catalogue: &Catalogue, suite: &Suite, findings: &mut Vec<Finding>) {
-    let subjects: Vec<&str> = suite.scenarios().iter().map(|scenario| scenario.subject.as_str()).collect();
+    let topics: BTreeSet<&str> =
+        suite.scenarios().iter().flat_map(|scenario| [scenario.subject.as_str(), stem(&scenario.file)]).collect();
     for scenario in suite.scenarios() {
         let mut found = |problem: String| findings.push(Finding { place: scenario.place(), problem });
         if scenario.requirements.is_empty() {
@@ -91,16 +95,21 @@ fn scenarios(catalogue: &Catalogue, suite: &Suite, findings: &mut Vec<Finding>) 
                 if catalogue.get(tag).is_none() {
                     found(format!("there is no requirement @{tag}; {}", did_you_mean(tag, catalogue.ids())));
                 }
-            } else if !known(tag, &subjects) {
-                let known = TAGS.iter().copied().filter(|known| !known.ends_with('-')).chain(subjects.iter().copied());
-                found(format!("unknown tag @{tag}; {}", did_you_mean(tag, known.collect::<Vec<_>>())));
+            } else if !known(tag, &topics) {
+                let known = TAGS.iter().filter(|known| !known.ends_with('-')).chain(&topics);
+                found(format!("unknown tag @{tag}; {}", did_you_mean(tag, known.copied())));
             }
         }
     }
 }
 
-fn known(tag: &str, subjects: &[&str]) -> bool {
-    subjects.contains(&tag)
+/// The name of a feature file, which is a tag too.
+fn stem(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or(file).trim_end_matches(".feature")
+}
+
+fn known(tag: &str, topics: &BTreeSet<&str>) -> bool {
+    topics.contains(tag)
         || TAGS.iter().any(|known| match known.strip_suffix('-') {
             Some(_) => tag.len() > known.len() && tag.starts_with(known),
             None => tag == *known,
@@ -141,5 +150,68 @@ fn check_faults(catalogue: &Catalogue, suite: &Suite, faults: &[FaultEntry], fin
             let problem = format!("no fault turns {:?} red; add one to faults/", scenario.name);
             findings.push(Finding { place: scenario.place(), problem });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{datafile::DataFile, suite::tests::scenario};
+
+    fn entry(id: &str, testable: &str, rest: &str) -> String {
+        format!(
+            "  - id: {id}\n    title: t\n    statement: s\n    kind: state\n    versions: [\"4.6\"]\n    sources: [{{document: \"4.6\", section: \"3\"}}]\n    observable: o\n    components: [operator]\n    testable: {testable}\n{rest}"
+        )
+    }
+
+    fn fault(id: &str, requirements: &[&str], scenarios: &[&str], line: usize) -> FaultEntry {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        FaultEntry {
+            id: id.into(),
+            seam: "operator-api".into(),
+            title: String::new(),
+            requirements: owned(requirements),
+            scenarios: owned(scenarios),
+            place: Place::new(format!("faults/{id}.yaml"), line),
+        }
+    }
+
+    #[test]
+    fn what_fits_has_no_finding() {
+        let text = format!(
+            "subject: storage\nrequirements:\n{}{}{}",
+            entry("STO-SHOWN", "full", ""),
+            entry("STO-LATER", "partial", "    planned: needs a block device\n"),
+            entry("STO-TEXT", "documentation-only", "    why: a recommendation\n"),
+        );
+        let catalogue = Catalogue::read([&DataFile::new("requirements/storage.yaml", text)]).unwrap();
+        let tags = ["storage", "s3", "STO-SHOWN", "needs-podman", "backend-s3"];
+        let suite = Suite::new(vec![scenario("features/storage/s3.feature", 3, "Blobs lie there", &tags)]);
+        assert_eq!(check(&catalogue, &suite, &[fault("lost", &["STO-SHOWN"], &[], 1)]), []);
+    }
+
+    #[test]
+    fn everything_that_does_not_fit_is_found_with_its_place() {
+        let text = format!(
+            "subject: storage\nrequirements:\n{}{}{}{}{}",
+            entry("STO-SHOWN", "full", "    planned: later\n"),
+            entry("STO-NOBODY", "full", ""),
+            entry("STO-SHOWN", "full", ""),
+            entry("STO-TEXT", "documentation-only", ""),
+            entry("STO-BARE", "partial", "    planned: later\n").replace("[{document: \"4.6\", section: \"3\"}]", "[]"),
+        );
+        let catalogue = Catalogue::read([&DataFile::new("requirements/storage.yaml", text)]).unwrap();
+        let suite = Suite::new(vec![
+            scenario("features/storage/s3.feature", 3, "Blobs lie there", &["STO-SHOWN"]),
+            scenario("features/storage/s3.feature", 9, "Something happens", &["storag"]),
+            scenario("features/storage/s3.feature", 15, "Somebody pulls", &["STO-SHOWM"]),
+        ]);
+        let faults = [
+            fault("lost", &["STO-SHOWN", "STO-GONE"], &[], 2),
+            fault("lost", &["STO-NOBODY"], &["Blobs lie here"], 4),
+            fault("idle", &[], &[], 1),
+        ];
+        let findings: Vec<String> = check(&catalogue, &suite, &faults).iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(findings.join("\n"));
     }
 }

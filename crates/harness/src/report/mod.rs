@@ -50,8 +50,8 @@ pub struct ScenarioReport {
     pub line: usize,
     pub requirements: Vec<String>,
     pub verdict: Verdict,
-    /// For all but Pass.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// For all but Pass; the key is always there.
+    #[serde(default)]
     pub reason: Option<String>,
     /// The system file's reason why a Fail is expected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -291,4 +291,183 @@ fn stale(opening: &Opening, requirements: &[RequirementReport]) -> Vec<String> {
 /// Milliseconds are as exact as a report needs to be.
 fn round(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::{failure::Failure, suite::tests::scenario, system::Deviation};
+
+    /// Events of a run with one scenario of each verdict, in two lanes.
+    fn events(known: &[&str]) -> Vec<Event> {
+        let all = [
+            scenario("features/storage/s3.feature", 3, "Blobs lie in the bucket", &["STO-S3-SECRET"]),
+            scenario("features/storage/s3.feature", 9, "Wrong keys are refused", &["STO-S3-SECRET"]),
+            scenario("features/access/login.feature", 4, "A token logs in", &["ACC-LOGIN-TOKEN"]),
+            scenario("features/access/login.feature", 12, "podman logs in", &["ACC-LOGIN-TOKEN", "needs-podman"]),
+        ];
+        let stated = |title: &str, sources: &[&str]| Stated {
+            title: title.into(),
+            sources: sources.iter().map(|source| (*source).to_owned()).collect(),
+        };
+        let opening = Opening {
+            run: "20260131-142501-embedded-reference-1a2b".into(),
+            version: "0.1.0".into(),
+            system: "reference".into(),
+            target: "embedded".into(),
+            docs_versions: vec!["4.2".into(), "4.6".into()],
+            selection: "everything".into(),
+            seed: Some(7),
+            lanes: vec![vec![all[0].clone(), all[1].clone()], vec![all[2].clone()]],
+            not_run: vec![all[3].clone()],
+            requirements: BTreeMap::from([
+                ("STO-S3-SECRET".to_owned(), stated("Credentials come from a secret", &["4.6 section 3.1.2"])),
+                ("ACC-LOGIN-TOKEN".to_owned(), stated("A token logs in", &["4.2 section 5.1", "4.6 section 4.2"])),
+            ]),
+            known_deviations: known
+                .iter()
+                .map(|id| Deviation {
+                    requirement: (*id).to_owned(),
+                    reason: "keys are read from elsewhere".into(),
+                    source: "operator source pkg/storage/s3/s3.go (main)".into(),
+                })
+                .collect(),
+        };
+        let failure =
+            Failure::fail("waited 20s for the bucket to hold the blob", "3 objects", "0 objects\nin bucket b")
+                .of("registry")
+                .next("read the registry's log");
+        let failed = What::StepFailed {
+            step: "Then the bucket holds it".into(),
+            line: 6,
+            failure,
+            location: Some("steps/src/storage.rs:40".into()),
+            seconds: 20.0,
+        };
+        let finished = |verdict, reason: Option<&str>, seconds| What::ScenarioFinished {
+            verdict,
+            reason: reason.map(str::to_owned),
+            seconds,
+        };
+        let log = What::ComponentLog {
+            component: "registry".into(),
+            lines: vec!["level=info msg=start".into(), "level=error msg=\"s3: Forbidden\"".into()],
+        };
+        let (s3, keys, token, podman) = (Some(0), Some(1), Some(2), Some(3));
+        let told: Vec<(Option<usize>, What)> = vec![
+            (None, What::RunStarted(Box::new(opening))),
+            (podman, What::NotRun { reason: "podman is not on this machine's PATH".into() }),
+            (s3, What::ScenarioStarted),
+            (s3, failed),
+            (s3, log),
+            (s3, finished(Verdict::Fail, Some("waited 20s for the bucket to hold the blob: 0 objects"), 21.5)),
+            (keys, What::ScenarioStarted),
+            (keys, What::Leak { kind: "Secret".into(), name: "image-registry-private-configuration-user".into() }),
+            (keys, finished(Verdict::Error, Some("it left behind: Secret"), 2.0)),
+            (token, What::ScenarioStarted),
+            (token, finished(Verdict::Pass, None, 1.25)),
+            (None, What::RunFinished { seconds: 24.0 }),
+        ];
+        told.into_iter()
+            .enumerate()
+            .map(|(index, (at, what))| Event {
+                sequence: index as u64 + 1,
+                at: Timestamp::from_second(1_769_869_501 + index as i64).unwrap(),
+                lane: at.map(|at| 1 + at / 2),
+                scenario: at.map(|at| all[at].id()),
+                fault: None,
+                what,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn people_read_what_failed_and_why() {
+        insta::assert_snapshot!(terminal::print(&Report::of(&events(&[])), terminal::Colour::Plain));
+    }
+
+    #[test]
+    fn scripts_read_fixed_names() {
+        let report = Report::of(&events(&[]));
+        insta::assert_snapshot!(yaml::print(&report));
+        assert_eq!(yaml::read(&yaml::print(&report)).unwrap(), report);
+        assert_eq!(serde_json::from_str::<Report>(&json::print(&report)).unwrap(), report);
+    }
+
+    #[test]
+    fn junit_tells_failures_from_errors_and_says_what_was_skipped() {
+        insta::assert_snapshot!(junit::print(&Report::of(&events(&[]))));
+    }
+
+    #[test]
+    fn a_known_fail_stays_a_fail_and_a_stale_one_is_named() {
+        let report = Report::of(&events(&["STO-S3-SECRET", "ACC-LOGIN-TOKEN"]));
+        let failed = report.scenarios.iter().find(|one| one.verdict == Verdict::Fail).unwrap();
+        assert_eq!(
+            failed.known.as_deref(),
+            Some("keys are read from elsewhere (operator source pkg/storage/s3/s3.go (main))")
+        );
+        assert_eq!(report.stale_deviations, ["ACC-LOGIN-TOKEN"]);
+        assert_eq!(report.exit(false), Exit::Failed);
+    }
+
+    #[test]
+    fn a_killed_run_misses_nothing_that_was_asked_for() {
+        let mut events = events(&[]);
+        events.truncate(7);
+        let report = Report::of(&events);
+        let seen: Vec<(Verdict, &str)> =
+            report.scenarios.iter().map(|one| (one.verdict, one.reason.as_deref().unwrap_or_default())).collect();
+        assert_eq!(
+            seen,
+            [
+                (Verdict::NotRun, "the run ended before its turn: the run was killed: its record has no end"),
+                (Verdict::NotRun, "podman is not on this machine's PATH"),
+                (Verdict::Fail, "waited 20s for the bucket to hold the blob: 0 objects"),
+                (Verdict::Error, "it had begun when the run ended: the run was killed: its record has no end"),
+            ]
+        );
+        assert_eq!(report.totals.all(), 4);
+    }
+
+    #[rstest]
+    #[case(&[], &[Verdict::Pass, Verdict::NotRun], Exit::Passed)]
+    #[case(&[], &[Verdict::Pass, Verdict::Fail, Verdict::Error], Exit::Failed)]
+    #[case(&[], &[Verdict::Pass, Verdict::Error], Exit::Unjudged)]
+    #[case(&[], &[Verdict::NotRun], Exit::Unjudged)]
+    #[case(&["known"], &[Verdict::Pass, Verdict::Fail], Exit::Passed)]
+    #[case(&["known", "strict"], &[Verdict::Pass, Verdict::Fail], Exit::Failed)]
+    #[case(&["stopped"], &[Verdict::Pass], Exit::Unjudged)]
+    fn the_exit_code_says_what_kind_of_end_it_was(
+        #[case] circumstances: &[&str],
+        #[case] verdicts: &[Verdict],
+        #[case] expected: Exit,
+    ) {
+        let scenarios = verdicts
+            .iter()
+            .map(|verdict| ScenarioReport {
+                name: String::new(),
+                file: String::new(),
+                line: 1,
+                requirements: vec![],
+                verdict: *verdict,
+                reason: None,
+                known: circumstances.contains(&"known").then(String::new),
+                seconds: 0.0,
+                lane: None,
+                failed: None,
+                leaks: vec![],
+            })
+            .collect();
+        let report = Report {
+            totals: Totals::of(verdicts.iter().copied()),
+            scenarios,
+            stopped: circumstances.contains(&"stopped").then(String::new),
+            ..Report::default()
+        };
+        assert_eq!(report.exit(circumstances.contains(&"strict")), expected);
+    }
 }
