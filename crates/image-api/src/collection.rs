@@ -170,7 +170,12 @@ async fn change(api: &ImageApi, call: &Call, place: Place<'_>, change: &Change) 
         check_precondition(&old, &mut new, kind)?;
         match kind {
             Kind::Image => image::prepare_update(&old, &mut new)?,
-            Kind::ImageStream => image_stream::prepare_update(api, &call.user, &old, &mut new, part).await?,
+            Kind::ImageStream => {
+                image_stream::prepare_update(api, &call.user, &old, &mut new, part).await?;
+                if part == Part::Status {
+                    image_stream::check_limits(api, Some(&old), &new).await?;
+                }
+            }
         }
         match api.store.replace(place, &new, &call.query).await {
             Ok(stored) => return Ok(Reply::Object(StatusCode::OK, shown(api, kind, stored))),

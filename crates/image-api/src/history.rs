@@ -74,7 +74,7 @@ pub fn latest<'a>(stream: &'a Value, tag: &str) -> Option<&'a Value> {
 pub fn images(stream: &Value) -> BTreeSet<&str> {
     status_tags(stream)
         .iter()
-        .flat_map(|entry| items(entry))
+        .flat_map(items)
         .map(|event| field(event, "image"))
         .filter(|image| !image.is_empty())
         .collect()
@@ -216,7 +216,7 @@ pub fn update_tracking(stream: &mut Value, updated: &str, next: &Value) -> usize
 pub fn resolve_image(stream: &Value, id: &str) -> Result<Option<Value>, Vec<String>> {
     let mut found: Option<&Value> = None;
     let mut names = BTreeSet::new();
-    for candidate in status_tags(stream).iter().flat_map(|entry| items(entry)) {
+    for candidate in status_tags(stream).iter().flat_map(items) {
         if matches_image(field(candidate, "image"), id) {
             found = Some(candidate);
             names.insert(field(candidate, "image").to_owned());

@@ -52,7 +52,8 @@ pub async fn prepare_create(api: &ImageApi, user: &User, stream: &mut Value, par
     check_limits(api, None, stream).await
 }
 
-/// Makes the new version of a stream ready to be stored.
+/// Makes the new version of a stream ready to be stored. Limits on a status are left to the caller, who may have
+/// read them already.
 ///
 /// # Errors
 /// As for [`prepare_create`].
@@ -72,7 +73,7 @@ pub async fn prepare_update(
         history::normalize(stream);
         undecorate(stream);
         fill_event_generations(old, stream);
-        return check_limits(api, Some(old), stream).await;
+        return Ok(());
     }
     default(stream);
     if part == Part::Spec {
@@ -91,8 +92,11 @@ pub async fn prepare_update(
     check_limits(api, Some(old), stream).await
 }
 
-/// Only a stream that gains tags or images can go beyond a limit.
-async fn check_limits(api: &ImageApi, old: Option<&Value>, stream: &Value) -> Result<(), StatusError> {
+/// Refuses a stream beyond the limits of its namespace; only one that gains tags or images can be.
+///
+/// # Errors
+/// 403 with "exceeds the maximum limit".
+pub async fn check_limits(api: &ImageApi, old: Option<&Value>, stream: &Value) -> Result<(), StatusError> {
     let spec_names = |stream: &Value| -> BTreeSet<String> {
         history::spec_tags(stream).iter().map(|tag| text(tag, "name").to_owned()).collect()
     };

@@ -4,6 +4,7 @@
 
 pub mod authorize;
 pub mod certificate;
+pub mod client;
 pub mod collection;
 pub mod credentials;
 pub mod discovery;
@@ -35,12 +36,12 @@ pub mod watch;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::certificate::{CertificateError, ServingCertificate};
+use crate::client::{ClientError, Clients};
 use crate::handler::ImageApi;
 use crate::registration::{RegistrationError, service_dns_name};
 use crate::remote::{Remote, RemoteError};
@@ -85,10 +86,8 @@ pub struct Options {
 /// Why the image API could not be served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the kubeconfig {path} cannot be used: {source}")]
-    Kubeconfig { path: PathBuf, source: KubeconfigError },
-    #[error("no client for the API server of {path}: {source}")]
-    Client { path: PathBuf, source: kube::Error },
+    #[error(transparent)]
+    Client(#[from] ClientError),
     #[error("the image API cannot listen on {address}: {source}; choose another with --image-api-address")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
@@ -107,8 +106,9 @@ pub async fn run(options: Options, stop: CancellationToken, ready: oneshot::Send
     let stop = stop.child_token();
     // Whatever was started ends with this function, also when it fails.
     let _ends_with_us = stop.clone().drop_guard();
-    let client = client(&options.kubeconfig).await?;
-    let store = Store::new(client.clone());
+    let clients = Clients::of(&options.kubeconfig).await?;
+    let client = clients.watches.clone();
+    let store = Store::new(clients);
     let remote = Remote::new(options.image_api_trust_bundle.as_deref(), options.image_api_proxy.as_deref())?;
     let wanted = options.image_api_address;
     let listen = |source| Error::Listen { address: wanted, source };
@@ -141,15 +141,4 @@ pub async fn run(options: Options, stop: CancellationToken, ready: oneshot::Send
             Err(error) => Err(error),
         },
     }
-}
-
-async fn client(path: &std::path::Path) -> Result<kube::Client, Error> {
-    let unusable = |source| Error::Kubeconfig { path: path.to_owned(), source };
-    let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
-    let mut config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(unusable)?;
-    // What to try again is decided where it is asked for.
-    config.default_retry = false;
-    config.proxy_url = None;
-    kube::Client::try_from(config).map_err(|source| Error::Client { path: path.to_owned(), source })
 }

@@ -119,7 +119,7 @@ pub async fn check_stream_quota(store: &Store, namespace: &str, name: &str) -> R
 
 async fn list(store: &Store, namespace: &str, resource: &str) -> Result<Vec<Value>, StatusError> {
     let path = format!("/api/v1/namespaces/{}/{resource}", percent_encode(namespace));
-    let mut list = store.call(Method::GET, &path, &Query::default(), None).await?;
+    let mut list = store.call(Method::GET, &path, &Query::at_hand(), None).await?;
     match list.get_mut("items").map(Value::take) {
         Some(Value::Array(items)) => Ok(items),
         _ => Ok(Vec::new()),

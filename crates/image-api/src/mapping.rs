@@ -135,6 +135,7 @@ async fn record(
             return Ok(());
         }
         history::update_tracking(&mut changed, tag, &next);
+        limits.check_stream(Some(&stream), &changed)?;
         match replace_stream(api, &call.user, &stream, changed, &call.query, Part::Status).await {
             Ok(_) => return Ok(()),
             Err(error) if error.is_conflict() => {

@@ -18,7 +18,8 @@ const EXCLUDED: &str = "openshift.io/image.excludeSecret";
 /// What the API server answers when it cannot list secrets.
 pub async fn pull_secrets(store: &Store, namespace: &str, query: &Query) -> Result<Vec<Value>, StatusError> {
     let path = format!("/api/v1/namespaces/{}/secrets", percent_encode(namespace));
-    let mut list = store.call(Method::GET, &path, &query.only(&["labelSelector"]), None).await?;
+    let query = Query::at_hand().with("labelSelector", query.get("labelSelector"));
+    let mut list = store.call(Method::GET, &path, &query, None).await?;
     let Some(Value::Array(secrets)) = list.get_mut("items").map(Value::take) else { return Ok(Vec::new()) };
     Ok(secrets.into_iter().filter(is_pull_secret).collect())
 }

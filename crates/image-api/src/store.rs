@@ -5,11 +5,11 @@
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use kube::Client;
 use kube::client::Body;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::client::Clients;
 use crate::request::{Query, percent_encode};
 use crate::status::{GROUP, StatusError};
 
@@ -148,16 +148,16 @@ impl Place<'_> {
     }
 }
 
-/// The API server, spoken to with one client; cheap to clone.
+/// The API server as a store; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    client: Client,
+    clients: Clients,
 }
 
 impl Store {
-    /// A store that uses `client` for everything.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    /// A store that uses `clients` for everything.
+    pub fn new(clients: Clients) -> Self {
+        Self { clients }
     }
 
     /// The object called `name`.
@@ -189,7 +189,7 @@ impl Store {
     /// As for [`Store::list`].
     pub async fn watch(&self, place: Place<'_>, query: &Query) -> Result<kube::client::Body, StatusError> {
         let query = stored_query(place.kind, query, WATCH_PARAMETERS)?.with("watch", Some("true"));
-        let response = self.send(Method::GET, &place.path(None), &query, None).await?;
+        let response = self.send(&self.clients.watches, Method::GET, &place.path(None), &query, None).await?;
         if response.status().is_success() {
             return Ok(response.into_body());
         }
@@ -273,11 +273,12 @@ impl Store {
         query: &Query,
         body: Option<&Value>,
     ) -> Result<Value, StatusError> {
-        read(self.send(method, path, query, body).await?).await
+        read(self.send(&self.clients.calls, method, path, query, body).await?).await
     }
 
     async fn send(
         &self,
+        client: &kube::Client,
         method: Method,
         path: &str,
         query: &Query,
@@ -292,10 +293,7 @@ impl Store {
         }
         let bytes = body.map(|value| Bytes::from(value.to_string())).unwrap_or_default();
         let request = request.body(Body::from(bytes)).map_err(StatusError::internal)?;
-        self.client
-            .send(request)
-            .await
-            .map_err(|error| StatusError::internal(format!("asking the API server: {error}")))
+        client.send(request).await.map_err(|error| StatusError::internal(format!("asking the API server: {error}")))
     }
 }
 

@@ -78,7 +78,7 @@ pub async fn handle(api: &ImageApi, call: &Call, view: View) -> Result<Reply, St
     outcome.map_err(|error| error.about(view.resource()))
 }
 
-fn stream_and_tag<'a>(name: &'a str, view: View) -> Result<(&'a str, &'a str), StatusError> {
+fn stream_and_tag(name: &str, view: View) -> Result<(&str, &str), StatusError> {
     match name.split_once(':') {
         Some((stream, tag)) if !stream.is_empty() && !tag.is_empty() && !tag.contains(':') => Ok((stream, tag)),
         _ => Err(StatusError::bad_request(format!("{}s must be retrieved with <name>:<tag>", view.kind()))),
