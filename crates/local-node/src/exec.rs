@@ -20,7 +20,11 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+    tungstenite::{
+        Message,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    },
 };
 
 use crate::{
@@ -144,7 +148,8 @@ async fn serve(upgrade: OnUpgrade, spawner: Spawner, prepared: Prepared, query: 
         Err(error) => failure(&format!("failed to run {:?}: {error}", query.command[0]), None),
     };
     let _ = messages.send(frame(ERROR, status.to_string().as_bytes())).await;
-    let _ = messages.send(Message::Close(None)).await;
+    // Clients take any other code, even none, for a broken connection.
+    let _ = messages.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await;
     drop(messages);
     let _ = sender.await;
 }

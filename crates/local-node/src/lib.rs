@@ -166,6 +166,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     }
     stop.cancelled().await;
     while tasks.join_next().await.is_some() {}
+    orphans::kill_below(&shared.folder);
+    tracing::debug!("all processes of pods have ended");
     Ok(())
 }
 

@@ -267,9 +267,9 @@ impl Node {
             last_heartbeat_time: Some(now.clone()),
             last_transition_time: Some(now.clone()),
         };
-        let address = |type_: &str, address: &str| NodeAddress { type_: type_.into(), address: address.into() };
         NodeStatus {
-            addresses: Some(vec![address("InternalIP", NODE_ADDRESS), address("Hostname", &self.name)]),
+            // No Hostname: kube-apiserver would prefer it and look it up.
+            addresses: Some(vec![NodeAddress { type_: "InternalIP".into(), address: NODE_ADDRESS.into() }]),
             capacity: Some(machine::capacity()),
             allocatable: Some(machine::capacity()),
             daemon_endpoints: Some(NodeDaemonEndpoints {

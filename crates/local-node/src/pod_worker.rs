@@ -216,6 +216,7 @@ impl Worker {
 
     fn notice_all(&mut self) {
         self.volumes_stale = true;
+        self.mount_retry.done();
         for container in &mut self.containers {
             let waits_for_objects =
                 matches!(container.state, State::Waiting { reason: "CreateContainerConfigError", .. });

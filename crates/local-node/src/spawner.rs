@@ -1,9 +1,10 @@
 //! The one thread from which every container and exec process is started, and the guard that outlives it.
 //! Linux sends the parent-death signal when the *thread* that forked ends, so children must not be forked from pool threads.
 //!
-//! What holds after `kill -9` of the nodes: direct children die by PR_SET_PDEATHSIG; the rest of their process groups is
-//! killed by the guard (a shell that waits for the end of a pipe only we hold); a process that left its group is found by
-//! its `CONTAINER_ROOT` environment when nodes start again on the same folder or when its pod is removed (see `orphans`).
+//! What holds after `kill -9` of the nodes: direct children die by PR_SET_PDEATHSIG; the rest of their process groups, and
+//! whoever has left its group but still has our mark in its environment, is killed within moments by the guard, a shell that
+//! waits for the end of a pipe only we hold. If that shell is killed as well, what is left is found by its `CONTAINER_ROOT`
+//! when nodes start again on the same folder (see `orphans`). A process that changes group *and* environment escapes.
 
 use std::{
     io::Write,
@@ -59,6 +60,7 @@ struct Order {
 struct Guard {
     pipe: Mutex<std::process::ChildStdin>,
     shell: Mutex<std::process::Child>,
+    mark: String,
 }
 
 const GUARD_SCRIPT: &str = r#"trap '' HUP INT TERM
@@ -69,7 +71,14 @@ while read -r sign group; do
     -) case "$all" in *" $group "*) all="${all%% $group *} ${all#* $group }" ;; esac ;;
   esac
 done
-for group in $all; do kill -KILL "-$group" 2>/dev/null; done"#;
+for group in $all; do kill -KILL "-$group" 2>/dev/null; done
+for environment in $(grep -lsF "$1" /proc/[0-9]*/environ); do
+  id=${environment#/proc/}
+  kill -KILL "${id%/environ}" 2>/dev/null
+done"#;
+
+/// Marks the processes of one run of the nodes in their environment.
+const MARK: &str = "LOCAL_NODE_RUN";
 
 impl Spawner {
     /// Starts the guard and the thread; both end when the last clone and the last [`Group`] are gone.
@@ -104,6 +113,7 @@ fn spawn(launch: &Launch, guard: &Arc<Guard>) -> std::io::Result<Process> {
         .args(args)
         .env_clear()
         .envs(launch.env.iter().map(|(name, value)| (name, value)))
+        .env(MARK, &guard.mark)
         .current_dir(&launch.directory)
         .stdin(if launch.stdin { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
@@ -147,9 +157,11 @@ impl Drop for Group {
 
 impl Guard {
     fn start() -> std::io::Result<Self> {
+        let mark = uuid::Uuid::new_v4().to_string();
         let mut shell = std::process::Command::new("/bin/sh")
-            .args(["-c", GUARD_SCRIPT])
+            .args(["-c", GUARD_SCRIPT, "guard", &format!("{MARK}={mark}")])
             .env_clear()
+            .env("PATH", "/usr/bin:/bin")
             .current_dir(Path::new("/"))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -157,7 +169,7 @@ impl Guard {
             .process_group(0)
             .spawn()?;
         let pipe = shell.stdin.take().ok_or_else(|| std::io::Error::other("the guard has no stdin"))?;
-        Ok(Self { pipe: Mutex::new(pipe), shell: Mutex::new(shell) })
+        Ok(Self { pipe: Mutex::new(pipe), shell: Mutex::new(shell), mark })
     }
 
     fn tell(&self, sign: char, group: Pid) {
@@ -200,7 +212,7 @@ mod tests {
         let mut text = String::new();
         process.child.stdout.take().unwrap().read_to_string(&mut text).await.unwrap();
         let names: Vec<_> = text.split_whitespace().map(|pair| pair.split('=').next().unwrap()).collect();
-        assert!(names.iter().all(|name| ["PATH", "PWD", "OLDPWD", "SHLVL", "_"].contains(name)), "{text}");
+        assert!(names.iter().all(|name| ["PATH", "PWD", "OLDPWD", "SHLVL", "_", MARK].contains(name)), "{text}");
     }
 
     #[tokio::test]
