@@ -159,13 +159,11 @@ async fn instead(
             return swallow::answer(parts, request, &state.connections, host).await.map(Some);
         }
         if act.stale && watch_stream::is_watch(parts) {
-            let (head, body) = json_response(StatusCode::OK, "")?.into_parts();
             let silence = futures::stream::pending::<Result<hyper::body::Frame<Bytes>, Failure>>();
-            drop(body);
-            let body = http_body_util::BodyExt::boxed_unsync(http_body_util::StreamBody::new(silence));
+            let silence = http_body_util::BodyExt::boxed_unsync(http_body_util::StreamBody::new(silence));
             let subject = watch_stream::subject(parts);
-            let body = watch_stream::wrap(body, Vec::new(), state.change(), state.cut.clone(), subject);
-            return Ok(Some(Response::from_parts(head, body)));
+            let body = watch_stream::wrap(silence, Vec::new(), state.change(), state.cut.clone(), subject);
+            return Ok(Some(Response::builder().header(header::CONTENT_TYPE, "application/json").body(body)?));
         }
         if act.stale
             && let Some(remembered) = rule.remembered(&key(&parts.method, address))
