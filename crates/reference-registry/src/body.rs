@@ -46,8 +46,8 @@ pub fn nothing() -> Response<Body> {
 }
 
 /// 200 with a JSON document.
-pub fn json(document: &serde_json::Value) -> Response<Body> {
-    let bytes = serde_json::to_vec(document).expect("a JSON value always has a text");
+pub fn json(document: &impl serde::Serialize) -> Response<Body> {
+    let bytes = serde_json::to_vec(document).expect("answers have only text keys");
     let mut response = Response::new(full(bytes));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

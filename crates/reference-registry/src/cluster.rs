@@ -326,6 +326,8 @@ impl KubeTransport {
     /// Uses a given configuration: its credentials for the registry's own calls, none for those of users.
     pub fn new(mut config: kube::Config) -> Result<Self, kube::Error> {
         config.default_retry = false;
+        // The proxy variables are meant for stores and other registries; the API server is reached directly.
+        config.proxy_url = None;
         config.connect_timeout = Some(CALL_LIMIT);
         config.read_timeout = Some(CALL_LIMIT);
         let mut bare = config.clone();
@@ -354,7 +356,7 @@ impl KubeTransport {
                 kube::client::Body::from(object.to_string().into_bytes())
             }
         };
-        let broken = |error: &dyn std::fmt::Display| CallError::Transport(error.to_string());
+        let broken = |error: &dyn std::error::Error| CallError::Transport(in_full(error));
         let response = client.send(request.body(body).map_err(|e| broken(&e))?).await.map_err(|e| broken(&e))?;
         let status = response.status();
         let bytes = response.into_body().collect().await.map_err(|e| broken(&e))?.to_bytes();
@@ -378,6 +380,21 @@ impl Transport for KubeTransport {
         }
         .boxed()
     }
+}
+
+/// An error with its causes: the outermost alone rarely says what happened.
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 #[cfg(test)]

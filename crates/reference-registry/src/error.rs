@@ -2,7 +2,8 @@
 //! Codes, messages and HTTP statuses are those of the distribution engine (registry/api/errcode, registry/api/v2/errors.go).
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::body::{self, Body};
 
@@ -121,14 +122,27 @@ pub struct Entry {
     pub detail: Option<Value>,
 }
 
-impl Entry {
-    fn to_json(&self) -> Value {
-        let mut entry = json!({"code": self.code.name(), "message": self.message});
-        if let Some(detail) = &self.detail {
-            entry["detail"] = detail.clone();
-        }
-        entry
-    }
+/// An entry in the order in which the engine writes it.
+#[derive(Serialize)]
+struct WireEntry<'a> {
+    code: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a Value>,
+}
+
+#[derive(Serialize)]
+struct WireDocument<'a> {
+    errors: Vec<WireEntry<'a>>,
+}
+
+fn document(entries: &[Entry]) -> WireDocument<'_> {
+    let errors = entries.iter().map(|entry| WireEntry {
+        code: entry.code.name(),
+        message: &entry.message,
+        detail: entry.detail.as_ref(),
+    });
+    WireDocument { errors: errors.collect() }
 }
 
 /// A request that is not carried out, as the client will see it.
@@ -219,10 +233,7 @@ impl Refusal {
     pub fn into_response(self) -> Response<Body> {
         let status = self.status();
         let (mut response, headers) = match self {
-            Self::Document { entries, headers } => {
-                let document = json!({"errors": entries.iter().map(Entry::to_json).collect::<Vec<_>>()});
-                (body::json(&document), headers)
-            }
+            Self::Document { entries, headers } => (body::json(&document(&entries)), headers),
             Self::Text { text, headers, .. } => {
                 let mut response = body::text(text);
                 response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -253,8 +264,13 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_without_detail_has_no_detail_key() {
-        let entry = Code::NameUnknown.entry().to_json();
-        assert_eq!(entry, json!({"code": "NAME_UNKNOWN", "message": "repository name not known to registry"}));
+    fn a_detail_may_be_absent_or_null() {
+        let absent = Code::NameUnknown.entry();
+        let null = Entry { detail: Some(Value::Null), ..Code::Unauthorized.entry() };
+        assert_eq!(
+            serde_json::to_string(&document(&[absent, null])).unwrap(),
+            "{\"errors\":[{\"code\":\"NAME_UNKNOWN\",\"message\":\"repository name not known to registry\"},\
+             {\"code\":\"UNAUTHORIZED\",\"message\":\"authentication required\",\"detail\":null}]}"
+        );
     }
 }

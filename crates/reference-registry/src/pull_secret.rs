@@ -1,13 +1,13 @@
 //! Names and passwords for remote registries, from the pull secrets of a project and the install's own.
 //! (registry source pkg/dockerregistry/server/util.go:29,59-68.) Passwords are never printed.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use api::image::SecretList;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 
-use crate::reference::ImageReference;
+use crate::{reference::ImageReference, trust::mounted};
 
 /// Where the install pull secret is mounted (operator source pkg/resource/podtemplatespec.go:385-408).
 const INSTALL_SECRET: &str = "/var/lib/kubelet/config.json";
@@ -64,7 +64,7 @@ impl PullSecrets {
     /// The secrets of a project before those of the install.
     pub fn collect(project: &SecretList) -> Self {
         let mut secrets = Self::default();
-        if let Ok(text) = std::fs::read(Path::new(INSTALL_SECRET)) {
+        if let Ok(text) = std::fs::read(mounted(INSTALL_SECRET)) {
             secrets.add(&text);
         }
         for secret in &project.items {

@@ -331,11 +331,13 @@ fn request_fields(request: &Request) -> Fields {
         ("http.request.id", request.id.clone()),
         ("http.request.method", request.method.to_string()),
         ("http.request.uri", request.uri.path().to_owned()),
-        ("http.request.useragent", request.header(&header::USER_AGENT).to_owned()),
         ("http.request.remoteaddr", request.peer.map(|peer| peer.to_string()).unwrap_or_default()),
     ];
-    for (field, name) in [("http.request.contenttype", header::CONTENT_TYPE), ("http.request.referer", header::REFERER)]
-    {
+    for (field, name) in [
+        ("http.request.contenttype", header::CONTENT_TYPE),
+        ("http.request.referer", header::REFERER),
+        ("http.request.useragent", header::USER_AGENT),
+    ] {
         let value = request.header(&name);
         if !value.is_empty() {
             fields.push((field, value.to_owned()));
@@ -368,7 +370,9 @@ impl AccessRecord {
         if registry.settings.access_log {
             self.fields.push(("http.response.status", self.status.as_u16().to_string()));
             self.fields.push(("http.response.written", self.written.to_string()));
-            self.fields.push(("http.response.contenttype", self.content_type));
+            if !self.content_type.is_empty() {
+                self.fields.push(("http.response.contenttype", self.content_type));
+            }
             self.fields.push(("http.response.duration", format!("{took:?}")));
             registry.log.info("response", self.fields);
         }

@@ -7,6 +7,7 @@ use http::{Method, StatusCode, header};
 use serde::Deserialize;
 
 use crate::{
+    cluster::in_full,
     manifest::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST},
     pull_secret::Login,
     reference::ImageReference,
@@ -145,19 +146,6 @@ impl Remotes {
         }
         Err(RemoteError::Status { url: url.to_owned(), status: answer.status() })
     }
-}
-
-/// An error with its causes: the outermost alone rarely says what happened.
-fn in_full(error: &reqwest::Error) -> String {
-    use std::error::Error as _;
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 /// A quoted parameter of a challenge.

@@ -1,14 +1,24 @@
 //! Certificate authorities the registry trusts besides those of the system: the anchors mounted into its pod
 //! (OpenShift 4.2 registry docs, section 2.3). The system's own set follows `SSL_CERT_FILE`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Where the operator mounts additional anchors; file names are registry addresses.
-const ANCHORS: &str = "/etc/pki/ca-trust/source/anchors";
+/// Where the operator mounts additional anchors (file names are registry addresses) and the cluster's trusted bundle
+/// (operator source pkg/resource/podtemplatespec.go:319-383).
+const ANCHORS: [&str; 2] = ["/etc/pki/ca-trust/source/anchors", "/usr/share/pki/ca-trust-source/anchors"];
 
-/// The PEM texts of all anchors; none when the folder is not there.
+/// The PEM texts of all anchors; none when the folders are not there.
 pub fn anchors() -> Vec<Vec<u8>> {
-    read(Path::new(ANCHORS))
+    ANCHORS.iter().flat_map(|folder| read(&mounted(folder))).collect()
+}
+
+/// Where a mount of the pod lies: below `CONTAINER_ROOT` when the runtime names one, as runtimes without a file system
+/// of the container's own do.
+pub fn mounted(path: &str) -> PathBuf {
+    match std::env::var_os("CONTAINER_ROOT").filter(|root| !root.is_empty()) {
+        Some(root) => Path::new(&root).join(path.trim_start_matches('/')),
+        None => PathBuf::from(path),
+    }
 }
 
 fn read(folder: &Path) -> Vec<Vec<u8>> {
