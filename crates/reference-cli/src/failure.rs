@@ -79,6 +79,11 @@ impl Failure {
                         "The connection to the server {server} was refused - did you specify the right host or port?"
                     ));
                 }
+                if chain.contains("UnknownIssuer") {
+                    return Failure::Unreachable(
+                        "Unable to connect to the server: tls: failed to verify certificate: x509: certificate signed by unknown authority".into(),
+                    );
+                }
                 Failure::Unreachable(format!("Unable to connect to the server: {chain}"))
             }
         }
@@ -124,6 +129,9 @@ fn server(status: &Status, context: Option<&str>) -> String {
             [only] => format!("{named}: {only}"),
             many => format!("{named}: \n* {}", many.join("\n* ")),
         };
+    }
+    if status.reason == "Invalid" {
+        return format!("The request is invalid: {}", status.message);
     }
     let message = match context {
         Some(context) => format!("{context}: {}", status.message),

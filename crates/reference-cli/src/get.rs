@@ -287,7 +287,7 @@ async fn tables(session: &Session, args: &Arguments, asked: &[Asked], wide: bool
             None => eprintln!("No resources found"),
         }
     }
-    let several = parts.len() > 1;
+    let several = asked.iter().any(|one| one.target.resource != asked[0].target.resource);
     for (place, (resource, table)) in parts.iter().enumerate() {
         if place > 0 {
             print("\n");

@@ -19,8 +19,9 @@ pub enum JsonPathError {
 
 enum Node {
     Text(String),
-    Path(Vec<Step>),
-    Range(Vec<Step>, Vec<Node>),
+    /// From the document when the flag is set, else from the current value.
+    Path(bool, Vec<Step>),
+    Range(bool, Vec<Step>, Vec<Node>),
 }
 
 #[derive(Debug)]
@@ -61,11 +62,11 @@ fn parse(rest: &mut String, in_range: bool) -> Result<Vec<Node>, JsonPathError> 
             return if in_range { Ok(nodes) } else { Err(JsonPathError::StrayEnd) };
         } else if let Some(path) = action.strip_prefix("range") {
             let steps = steps(path.trim())?;
-            nodes.push(Node::Range(steps, parse(rest, true)?));
+            nodes.push(Node::Range(path.trim().starts_with('$'), steps, parse(rest, true)?));
         } else if let Some(text) = literal(&action) {
             nodes.push(Node::Text(text));
         } else {
-            nodes.push(Node::Path(steps(&action)?));
+            nodes.push(Node::Path(action.starts_with('$'), steps(&action)?));
         }
     }
     if in_range { Err(JsonPathError::OpenRange) } else { Ok(nodes) }
@@ -187,13 +188,13 @@ fn run(nodes: &[Node], root: &Value, current: &Value, out: &mut String) -> Resul
     for node in nodes {
         match node {
             Node::Text(text) => out.push_str(text),
-            Node::Path(steps) => {
-                let found = walk(steps, vec![current])?;
+            Node::Path(from_root, steps) => {
+                let found = walk(steps, vec![if *from_root { root } else { current }])?;
                 let texts: Vec<String> = found.into_iter().map(show).collect();
                 out.push_str(&texts.join(" "));
             }
-            Node::Range(steps, body) => {
-                for item in walk(steps, vec![current])? {
+            Node::Range(from_root, steps, body) => {
+                for item in walk(steps, vec![if *from_root { root } else { current }])? {
                     run(body, root, item, out)?;
                 }
             }
@@ -305,6 +306,7 @@ mod tests {
     #[case("{.data['tls.crt']}", "PEM")]
     #[case("{..host}", "r.example.com")]
     #[case("host={.spec.host}!", "host=r.example.com!")]
+    #[case("{range .items[*]}{.n}{$.spec.host}{end}", "1r.example.com2r.example.com3r.example.com")]
     #[case("{.spec}", "{\"host\":\"r.example.com\"}")]
     fn renders(#[case] template: &str, #[case] expected: &str) {
         let document = json!({

@@ -31,11 +31,14 @@ async fn run(session: &Session, args: &Arguments) -> Result<(), Failure> {
         },
         _ => return Err(Failure::usage("Only the server URL may be specified as an argument")),
     };
-    let insecure = args.is_on("insecure-skip-tls-verify");
-    let authorities = authorities(&config, args)?;
-    let http = client(&authorities, insecure)?;
     let base = server.to_string();
     let base = base.trim_end_matches('/');
+    let before =
+        config.clusters().any(|cluster| cluster["server"] == base && cluster["insecure-skip-tls-verify"] == true);
+    let insecure =
+        args.is_on("insecure-skip-tls-verify") || (before && args.text("insecure-skip-tls-verify").is_none());
+    let authorities = authorities(&config, args)?;
+    let http = client(&authorities, insecure)?;
 
     let token = match (args.text("token"), args.text("username"), args.text("password")) {
         (Some(token), ..) => token.to_owned(),

@@ -38,9 +38,21 @@ async fn run(session: &Session, args: &Arguments) -> Result<(), Failure> {
         let path = target.resource.object(namespace.as_deref(), name);
         let before = session.get(&path).await?;
         let patched = match args.text("subresource") {
-            Some(part) => session.patch(&format!("{path}/{part}"), kind, &body).await?,
-            None => session.patch(&path, kind, &body).await?,
+            Some(part) => session.patch_text(&format!("{path}/{part}"), kind, body.clone()).await,
+            None => session.patch_text(&path, kind, body.clone()).await,
         };
+        let patched = patched.map_err(|failure| match failure {
+            Failure::Server { status, .. } if status.code == 415 && kind == PatchType::Strategic => {
+                let resource = &target.resource;
+                Failure::usage(format!(
+                    "application/strategic-merge-patch+json is not supported by {}, Kind={}: {}",
+                    resource.api_version(),
+                    resource.kind,
+                    status.message
+                ))
+            }
+            other => other,
+        })?;
         match &format {
             Some(format) => print(&format.one(&target.resource, &patched)?),
             None => {
@@ -61,7 +73,7 @@ fn patch_type(text: &str) -> Result<PatchType, Failure> {
     }
 }
 
-fn body(args: &Arguments) -> Result<Value, Failure> {
+fn body(args: &Arguments) -> Result<String, Failure> {
     let text = match (args.text("patch"), args.text("patch-file")) {
         (Some(text), None) if !text.is_empty() => text.to_owned(),
         (None, Some(path)) => std::fs::read_to_string(path)
@@ -72,39 +84,38 @@ fn body(args: &Arguments) -> Result<Value, Failure> {
     parse(&text)
 }
 
-/// Reads a patch as `oc` does: JSON or YAML. A brace too few, as in a printed example of the documents, is an error.
-fn parse(text: &str) -> Result<Value, Failure> {
-    if let Ok(value) = serde_json::from_str(text) {
-        return Ok(value);
+/// The JSON of a patch. What opens with a brace is taken for JSON and sent as it is, so that a brace too few, as in a
+/// printed example of the documents, is for the server to refuse; everything else is read as YAML.
+fn parse(text: &str) -> Result<String, Failure> {
+    if text.trim_start().starts_with('{') {
+        return Ok(text.to_owned());
     }
-    serde_yaml::from_str(text).map_err(|error| {
+    let value: Value = serde_yaml::from_str(text).map_err(|error| {
         let line = error.location().map_or(1, |place| place.line().saturating_sub(1).max(1));
         let words = error.to_string();
         let cause = words.split(" at line").next().unwrap_or(&words);
         Failure::usage(format!("unable to parse {text:?}: yaml: line {line}: {cause}"))
-    })
+    })?;
+    Ok(value.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use rstest::rstest;
-    use serde_json::json;
 
     #[rstest]
-    #[case(r#"{"spec": {"managementState": "Managed"}}"#, json!({"spec": {"managementState": "Managed"}}))]
-    #[case("spec:\n  replicas: 2\n", json!({"spec": {"replicas": 2}}))]
-    #[case(r#"[{"op": "remove", "path": "/spec/storage"}]"#, json!([{"op": "remove", "path": "/spec/storage"}]))]
-    fn patches(#[case] text: &str, #[case] expected: Value) {
+    #[case(r#"{"spec": {"managementState": "Managed"}}"#, r#"{"spec": {"managementState": "Managed"}}"#)]
+    #[case(r#"{"spec": {"storage":{"emptyDir":{}}}"#, r#"{"spec": {"storage":{"emptyDir":{}}}"#)]
+    #[case("spec:\n  replicas: 2\n", r#"{"spec":{"replicas":2}}"#)]
+    #[case(r#"[{"op": "remove", "path": "/spec/storage"}]"#, r#"[{"op":"remove","path":"/spec/storage"}]"#)]
+    fn patches(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(parse(text).expect("a patch"), expected);
     }
 
     #[test]
-    fn a_missing_brace_is_named() {
-        let error = parse(r#"{"spec": {"storage":{"emptyDir":{}}}"#).expect_err("unbalanced").to_string();
-        assert!(
-            error.starts_with(r#"error: unable to parse "{\"spec\": {\"storage\":{\"emptyDir\":{}}}": yaml: line 1: "#),
-            "{error}"
-        );
+    fn what_is_neither_is_named() {
+        let error = parse("[{]").expect_err("unbalanced").to_string();
+        assert!(error.starts_with("error: unable to parse \"[{]\": yaml: line 1: "), "{error}");
     }
 }

@@ -132,6 +132,12 @@ impl Session {
             config.root_cert = Some(crate::trust::read(path)?);
             config.root_cert_file = None;
         }
+        if config.root_cert.is_none()
+            && config.root_cert_file.is_none()
+            && let Some(path) = crate::trust::environment_file()
+        {
+            config.root_cert = Some(crate::trust::read(&path)?);
+        }
         if self.insecure {
             config.accept_invalid_certs = true;
         }
@@ -206,8 +212,16 @@ impl Session {
     /// # Errors
     /// As [`Session::json`].
     pub async fn patch(&self, path: &str, kind: PatchType, body: &Value) -> Result<Value, Failure> {
+        self.patch_text(path, kind, body.to_string()).await
+    }
+
+    /// Patches one object with text that is sent as it is, and returns the object.
+    ///
+    /// # Errors
+    /// As [`Session::json`].
+    pub async fn patch_text(&self, path: &str, kind: PatchType, body: String) -> Result<Value, Failure> {
         let headers = [("Accept", "application/json"), ("Content-Type", kind.content_type())];
-        parse(path, &self.send(Method::PATCH, path, &headers, body.to_string().into_bytes()).await?)
+        parse(path, &self.send(Method::PATCH, path, &headers, body.into_bytes()).await?)
     }
 
     /// The namespace in which objects of this kind are looked for, or `None` for cluster-wide kinds.

@@ -142,11 +142,27 @@ fn is_plain(text: &str) -> bool {
     !text.contains(": ") && !text.contains(" #") && text.chars().all(|c| !c.is_control() && c.is_ascii())
 }
 
-/// Numbers, dates and everything else that starts like them and holds nothing but their characters.
+/// True for what YAML 1.1 reads as a number, a time or a date.
 fn looks_like_a_number(text: &str) -> bool {
-    let numeric = |c: char| c.is_ascii_digit() || "+-._:eExXoObTZabcdfABCDF".contains(c);
-    let first = text.chars().next().unwrap_or(' ');
-    (first.is_ascii_digit() || first == '.' || first == '+' || first == '-') && text.chars().all(numeric)
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text).replace('_', "");
+    if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return false;
+    }
+    let radix = |prefix: &str, radix: u32| {
+        digits.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_digit(radix)))
+    };
+    let sexagesimal = digits.contains(':') && digits.chars().all(|c| c.is_ascii_digit() || c == ':' || c == '.');
+    let date = digits.len() >= 8
+        && digits[..4].chars().all(|c| c.is_ascii_digit())
+        && digits[4..].chars().all(|c| c.is_ascii_digit() || "-:.tTzZ+ ".contains(c))
+        && digits[4..].starts_with('-');
+    digits.parse::<f64>().is_ok()
+        || radix("0x", 16)
+        || radix("0o", 8)
+        || radix("0b", 2)
+        || sexagesimal
+        || date
+        || [".inf", ".nan"].contains(&digits.to_lowercase().as_str())
 }
 
 #[cfg(test)]
@@ -161,6 +177,7 @@ mod tests {
     #[case(json!({"k": "two\nlines\n"}), API, "k: |\n  two\n  lines\n")]
     #[case(json!({"k": ""}), API, "k: \"\"\n")]
     #[case(json!("text"), API, "text\n")]
+    #[case(json!("05a12efb-254b-4674-96fd-54f5d54becb0"), API, "05a12efb-254b-4674-96fd-54f5d54becb0\n")]
     fn layout(#[case] value: Value, #[case] style: Style, #[case] expected: &str) {
         assert_eq!(to_string(&value, style), expected);
     }
@@ -170,7 +187,7 @@ mod tests {
     #[case(json!({"a": {"b": [[1, 2], [], {}], "c": null, "d": true, "e": -1.5}}))]
     #[case(json!({"text": ["one\n\ntwo", "trail\n\n", " lead", "tab\t", "a: b", "a #b", "#", "-", "*", "é", "quote\"", "-----BEGIN X-----\nabc\n"]}))]
     #[case(json!([[{"a": [{"b": "c"}]}]]))]
-    #[case(json!({"k:": "v:", "*": "&", "sha256:00": "12ab", "1e3": "e", "%": "@"}))]
+    #[case(json!({"k:": "v:", "*": "&", "sha256:00": "12ab", "uid": "05a12efb-254b", "t": "12:30", "0b1": "1_0", "0o7": ".inf", "1e3": "e", "%": "@"}))]
     fn reads_back(#[case] value: Value, #[values(API, MIGRATED)] style: Style) {
         let text = to_string(&value, style);
         let back: Value = serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));

@@ -106,12 +106,12 @@ pub(super) fn plan(images: &[Image], streams: &[Stream], uses: &BTreeSet<Use>, r
         cut(stream, &by_digest, &doomed, &mut plan);
     }
     let left = images.iter().filter(|image| !doomed.contains(image.digest.as_str()));
-    let needed: BTreeSet<&str> = left.flat_map(|image| content(image)).collect();
+    let needed: BTreeSet<&str> = left.flat_map(content).collect();
     let freed: BTreeSet<&str> = doomed
         .iter()
-        .filter_map(|digest| by_digest.get(digest))
+        .filter_map(|digest| by_digest.get(digest).copied())
         .filter(|image| image.managed)
-        .flat_map(|image| content(image))
+        .flat_map(content)
         .filter(|digest| !needed.contains(digest))
         .collect();
     plan.blobs = freed.into_iter().map(str::to_owned).collect();
