@@ -339,3 +339,50 @@ async fn report(context: &Context, config: &Config, pass: &Pass, error: Option<&
     .await?;
     Ok(due.map_or(Next::Change, Next::After))
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    fn config(spec: Value, finalizers: &[&str]) -> Config {
+        serde_json::from_value(json!({
+            "apiVersion": "imageregistry.operator.openshift.io/v1", "kind": "Config",
+            "metadata": { "name": "cluster", "finalizers": finalizers }, "spec": spec,
+        }))
+        .expect("a Config")
+    }
+
+    #[rstest]
+    #[case::fine(json!({"replicas": 0}), None)]
+    #[case::negative(json!({"replicas": -1}), Some("replicas must be greater than or equal to 0"))]
+    #[case::twice(json!({"replicas": 1, "routes": [{"name": "r"}, {"name": "r"}]}), Some("duplication of names"))]
+    fn impossible_specs_are_refused_for_good(#[case] spec: Value, #[case] want: Option<&str>) {
+        let result = verify(&config(spec, &[]).spec);
+        match (result, want) {
+            (Ok(()), None) => {}
+            (Err(error), Some(want)) => {
+                assert!(error.to_string().contains(want), "{error}");
+                assert_eq!(error.permanent_reason(), Some("VerificationFailed"));
+            }
+            (got, want) => panic!("got {got:?}, want {want:?}"),
+        }
+    }
+
+    #[rstest]
+    #[case::none(&[], &[names::FINALIZER])]
+    #[case::there(&[names::FINALIZER], &[names::FINALIZER])]
+    #[case::foreign(&["example.com/theirs"], &["example.com/theirs", names::FINALIZER])]
+    fn the_finalizer_is_added_once(#[case] known: &[&str], #[case] want: &[&str]) {
+        assert_eq!(finalizers(&config(json!({"replicas": 1}), known)), want);
+    }
+
+    #[test]
+    fn http_secrets_are_long_and_different() {
+        let (one, other) = (http_secret(), http_secret());
+        assert!(one.len() == 128 && one.chars().all(|digit| digit.is_ascii_hexdigit()), "{one}");
+        assert_ne!(one, other);
+    }
+}

@@ -103,3 +103,28 @@ pub async fn finalize(context: &Context, config: &Config) -> Result<Next, SyncEr
     info!("the registry is gone, Config cluster may go too");
     Ok(Next::Change)
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[rstest]
+    #[case::made_by_the_operator(json!({"managementState": "Managed"}), json!({"managementState": "Managed"}), true)]
+    #[case::brought_by_the_user(json!({"managementState": "Unmanaged"}), json!({"managementState": "Unmanaged"}), false)]
+    #[case::protected_in_the_same_patch(json!({"managementState": "Unmanaged"}), json!({"managementState": "Managed"}), false)]
+    #[case::given_up_in_the_same_patch(json!({"managementState": "Managed"}), json!({"managementState": "Unmanaged"}), true)]
+    #[case::forgotten_in_spec(json!({}), json!({"managementState": "Managed"}), true)]
+    #[case::never_settled(json!({}), json!({}), false)]
+    fn whose_storage_it_is(#[case] wanted: Value, #[case] used: Value, #[case] ours: bool) {
+        let config: Config = serde_json::from_value(json!({
+            "apiVersion": "imageregistry.operator.openshift.io/v1", "kind": "Config", "metadata": { "name": "cluster" },
+            "spec": { "replicas": 1, "storage": wanted },
+            "status": { "storage": used },
+        }))
+        .expect("a Config");
+        assert_eq!(is_ours(&config), ours);
+    }
+}

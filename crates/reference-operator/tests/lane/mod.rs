@@ -28,13 +28,13 @@ use tokio_util::sync::CancellationToken;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A running control plane with helpers.
+/// A running control plane, with tasks that play the kubelet and the service CA.
 pub struct Lane {
     pub client: Client,
     /// Of the operator's own ServiceAccount, with the rights its manifest gives it.
     kubeconfig: PathBuf,
     plane: ControlPlane,
-    helpers: CancellationToken,
+    players: CancellationToken,
     _folder: tempfile::TempDir,
 }
 
@@ -78,16 +78,16 @@ impl Lane {
             kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.expect("a configuration");
         let client = Client::try_from(config).expect("a client");
         let kubeconfig = folder.path().join("operator.kubeconfig");
-        let lane = Self { client, kubeconfig, plane, helpers: CancellationToken::new(), _folder: folder };
+        let lane = Self { client, kubeconfig, plane, players: CancellationToken::new(), _folder: folder };
         lane.furnish(platform).await;
         lane.install().await;
-        lane.spawn_helpers();
+        lane.spawn_players();
         lane
     }
 
     /// Ends everything.
     pub async fn stop(self) {
-        self.helpers.cancel();
+        self.players.cancel();
         self.plane.stop().await;
     }
 
@@ -188,9 +188,9 @@ impl Lane {
         std::fs::write(&self.kubeconfig, kubeconfig.to_string()).expect("a kubeconfig file");
     }
 
-    fn spawn_helpers(&self) {
-        tokio::spawn(play_kubelet(self.api::<Pod>(), self.helpers.clone()));
-        tokio::spawn(play_service_ca(self.client.clone(), self.helpers.clone()));
+    fn spawn_players(&self) {
+        tokio::spawn(play_kubelet(self.api::<Pod>(), self.players.clone()));
+        tokio::spawn(play_service_ca(self.client.clone(), self.players.clone()));
     }
 
     /// An API in the registry's namespace.
