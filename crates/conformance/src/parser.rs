@@ -112,11 +112,47 @@ fn parse(file: &DataFile) -> Result<Feature, DataError> {
         DataError::Malformed { place: file.at(line), message }
     })?;
     feature.path = Some(file.path.clone());
+    only_steps(file, &feature)?;
     // Tables of examples come back with the place of each row, so the line of the outline itself is kept aside.
     feature.expand_examples().map_err(|error| DataError::Malformed {
         place: file.at(error.pos.line),
         message: format!("no column of the examples is called <{}>", error.name),
     })
+}
+
+/// Gherkin takes free text before the first step as a description, so a misspelt keyword there would drop its step
+/// without a word, and a scenario without steps would pass. Here descriptions belong to features and rules alone.
+fn only_steps(file: &DataFile, feature: &Feature) -> Result<(), DataError> {
+    let refuse = |line: usize, message: String| Err(DataError::Malformed { place: file.at(line), message });
+    let described = |line: usize, description: &Option<String>| {
+        let text = description.as_deref()?.lines().map(str::trim).find(|line| !line.is_empty())?.to_owned();
+        let below = file.text.lines().skip(line).position(|line| line.trim() == text).unwrap_or_default();
+        Some((
+            line + below + 1,
+            format!("is not Gherkin: `{text}` is no step; descriptions stand under Feature or Rule"),
+        ))
+    };
+    let rules = feature.rules.iter().map(|rule| (rule.background.as_ref(), &rule.scenarios));
+    for (background, scenarios) in std::iter::once((feature.background.as_ref(), &feature.scenarios)).chain(rules) {
+        if let Some(background) = background
+            && let Some((line, message)) = described(background.position.line, &background.description)
+        {
+            return refuse(line, message);
+        }
+        for scenario in scenarios {
+            let examples = scenario.examples.iter().map(|examples| (examples.position.line, &examples.description));
+            let own = (scenario.position.line, &scenario.description);
+            for (line, description) in std::iter::once(own).chain(examples) {
+                if let Some((line, message)) = described(line, description) {
+                    return refuse(line, message);
+                }
+            }
+            if scenario.steps.is_empty() {
+                return refuse(scenario.position.line, format!("the scenario {:?} has no steps", scenario.name));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The line in gherkin's error text, `Error at LINE:COLUMN: …`; its fields are private.
@@ -222,6 +258,15 @@ mod tests {
         "features/storage/s3.feature:5: is not Gherkin"
     )]
     #[case("", "features/storage/s3.feature:1: is not Gherkin: it ends where")]
+    #[case(
+        "Feature: x\n  About x.\n\n  Scenario: y\n    Gven a\n    When b\n",
+        "features/storage/s3.feature:5: is not Gherkin: `Gven a` is no step"
+    )]
+    #[case(
+        "Feature: x\n  Background:\n    Gven a\n\n  Scenario: y\n    When b\n",
+        "features/storage/s3.feature:3: is not Gherkin: `Gven a` is no step"
+    )]
+    #[case("Feature: x\n\n  Scenario: y\n", "features/storage/s3.feature:3: the scenario \"y\" has no steps")]
     #[case(
         "Feature: x\n  Scenario Outline: y\n    Given a <thing>\n    Examples:\n      | kind |\n      | z |\n",
         "features/storage/s3.feature:3: no column of the examples is called <thing>"

@@ -111,14 +111,18 @@ fn an_unknown_name_is_one_clear_error(#[case] args: &[&str], #[case] expected: &
 #[case::feature(
     "features/operator/parameters.feature",
     "@operator\nFeature: P\n\n  Scenario: S\n    Whenever it rains\n",
-    "features/operator/parameters.feature:5: is not Gherkin: `Whenever it rains` is no keyword"
+    "features/operator/parameters.feature:5: is not Gherkin: `Whenever it rains` is no step"
 )]
 #[case::step(
     "features/operator/parameters.feature",
     "Feature: P\n\n  @OPR-PARAM-REPLICAS\n  Scenario: S\n    Given the registry is Managd with emptyDir storage\n",
     "features/operator/parameters.feature:5: no step is defined for \"Given the registry is Managd with emptyDir storage\"; the nearest is: Given the registry is Managed"
 )]
-#[case::system("systems/reference.yaml", "name: reference\ntitle: A\nlimtis: {}\n", "systems/reference.yaml:3: unknown field `limtis`")]
+#[case::system(
+    "systems/reference.yaml",
+    "name: reference\ntitle: A\nlimtis: {}\n",
+    "systems/reference.yaml:3: unknown field `limtis`"
+)]
 #[case::requirement(
     "requirements/operator.yaml",
     "subject: operator\nrequirements:\n  - id: OPR-A\n    titel: t\n",

@@ -354,11 +354,7 @@ fn verdicts(report: &Report) -> Vec<(Verdict, &str)> {
 )]
 #[case::is_ours("Then the machine is at fault", Verdict::Error, "copying the kubeconfig: No space left on device")]
 #[case::panics("Then it panics", Verdict::Error, "running the step \"it panics\": it panicked: there was a leak")]
-#[case::hangs(
-    "When it hangs",
-    Verdict::Error,
-    "step deadline of 300ms: the step was still going on and was dropped"
-)]
+#[case::hangs("When it hangs", Verdict::Error, "step deadline of 300ms: the step was still going on and was dropped")]
 #[case::is_slow_in_sum(
     "When it takes 250 ms; When it takes 251 ms; When it takes 252 ms",
     Verdict::Error,
@@ -438,7 +434,8 @@ async fn what_the_target_cannot_do_is_an_error_and_no_fail(#[case] opens: Opens,
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lanes_run_side_by_side() {
-    let report = made(&[&["When it meets the other lane"], &["When it meets the other lane"]], Opens::Well).report().await;
+    let report =
+        made(&[&["When it meets the other lane"], &["When it meets the other lane"]], Opens::Well).report().await;
     assert_eq!(verdicts(&report), [(Verdict::Pass, ""), (Verdict::Pass, "")]);
     let lanes: Vec<Option<usize>> = report.scenarios.iter().map(|one| one.lane).collect();
     assert_eq!(lanes, [Some(1), Some(2)]);
@@ -622,7 +619,8 @@ async fn cucumber_is_told_everything_in_its_own_events() {
     use cucumber::event::{Cucumber, Feature, Scenario as Told, Step as ToldStep};
     let made = made(&[&["Given a step that holds; Then the promise is broken; Then a step that holds"]], Opens::Well);
     let features = Arc::unwrap_or_clone(made.features.clone()).parse((), cucumber::cli::Empty);
-    let events: Vec<_> = made.runner.run(features, cucumber::cli::Empty).map(|event| event.unwrap().value).collect().await;
+    let events: Vec<_> =
+        made.runner.run(features, cucumber::cli::Empty).map(|event| event.unwrap().value).collect().await;
     let told: Vec<&str> = events
         .iter()
         .map(|event| match event {
@@ -646,8 +644,19 @@ async fn cucumber_is_told_everything_in_its_own_events() {
     assert_eq!(
         told,
         [
-            "started", "parsed", "feature", "scenario", "step", "passed", "step", "failed", "step", "skipped",
-            "scenario end", "feature end", "finished"
+            "started",
+            "parsed",
+            "feature",
+            "scenario",
+            "step",
+            "passed",
+            "step",
+            "failed",
+            "step",
+            "skipped",
+            "scenario end",
+            "feature end",
+            "finished"
         ]
     );
 }
