@@ -50,13 +50,18 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let mut config = Config::infer().await?;
     config.default_retry = false;
     let client = Client::try_from(config).map_err(Error::Client)?;
+    serve(client, options, stop).await;
+    Ok(())
+}
+
+/// As [`run`], with a client that exists already.
+pub async fn serve(client: Client, options: Options, stop: CancellationToken) {
     tracing::info!(node = options.node_name, root = %options.root.display(), "node agent started");
     let reporter = Reporter::new(client.clone(), &options.node_name);
     Agent { root: options.root, reporter, observed: Observed::default(), retry: None, pause: Pause::default() }
         .serve(changes(&client), stop)
         .await;
     tracing::info!("node agent stopped");
-    Ok(())
 }
 
 type Change = (Source, watcher::Result<watcher::Event<DynamicObject>>);
