@@ -98,6 +98,7 @@ impl Registry {
     pub async fn handle(self: &Arc<Self>, request: Request) -> Response<Body> {
         let start = Instant::now();
         let place = Place::of(request.uri.path());
+        let is_head = request.method == Method::HEAD;
         let mut record = AccessRecord {
             registry: Arc::clone(self),
             fields: request_fields(&request),
@@ -127,6 +128,7 @@ impl Registry {
                 }
             }
         };
+        let response = if is_head { without_body(response) } else { response };
         record.status = response.status();
         record.content_type =
             response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
@@ -288,6 +290,15 @@ impl Registry {
             }
         }
     }
+}
+
+/// The answer to HEAD: all headers of the answer to GET, no body. HTTP/2 has it that a body here breaks the stream
+/// (RFC 9113, section 8.1.1).
+fn without_body(response: Response<Body>) -> Response<Body> {
+    let described = response.headers().contains_key(header::CONTENT_LENGTH);
+    let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let response = if described || bodiless { response } else { with_length(response) };
+    response.map(|_| body::empty())
 }
 
 fn with_length(mut response: Response<Body>) -> Response<Body> {

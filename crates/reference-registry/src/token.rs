@@ -1,7 +1,6 @@
 //! The token endpoint: turns the password of a login into a bearer token, which is the same API token again
 //! (registry source pkg/dockerregistry/server/token.go:34-113).
 
-use base64::Engine as _;
 use http::{Method, Response, StatusCode, header};
 use serde_json::json;
 
@@ -69,11 +68,6 @@ fn refused(document: serde_json::Value) -> Response<Body> {
     let mut response = body::json(&document);
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     response
-}
-
-/// A Basic header value, as clients send it.
-pub fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(format!("{user}:{password}")))
 }
 
 #[cfg(test)]

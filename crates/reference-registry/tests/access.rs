@@ -3,9 +3,8 @@
 
 mod desk;
 
-use desk::{Answer, Desk, OCI_MANIFEST, image};
+use desk::{Answer, Desk, OCI_MANIFEST, basic, image};
 use http::Method;
-use reference_registry::token::basic;
 use rstest::rstest;
 use serde_json::json;
 

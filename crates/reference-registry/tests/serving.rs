@@ -10,7 +10,7 @@ use desk::Desk;
 use futures::{SinkExt, StreamExt, channel::mpsc};
 use reference_registry::{
     Error, Options,
-    digest::{Algorithm, Hasher},
+    digest::{Algorithm, Digest, Hasher},
     server::{self, Tls},
     settings::TlsFiles,
 };
@@ -74,9 +74,13 @@ fn files(folder: &Path) -> TlsFiles {
 }
 
 async fn ask(pem: &str, addr: SocketAddr) -> reqwest::Result<reqwest::Response> {
+    let url = format!("https://{NAME}:{}/healthz", addr.port());
+    client(pem, addr).get(url).send().await
+}
+
+fn client(pem: &str, addr: SocketAddr) -> reqwest::Client {
     let authority = reqwest::Certificate::from_pem(pem.as_bytes()).unwrap();
-    let client = reqwest::Client::builder().tls_certs_only([authority]).resolve(NAME, addr).no_proxy().build().unwrap();
-    client.get(format!("https://{NAME}:{}/healthz", addr.port())).send().await
+    reqwest::Client::builder().tls_certs_only([authority]).resolve(NAME, addr).no_proxy().build().unwrap()
 }
 
 #[tokio::test]
@@ -86,6 +90,13 @@ async fn http2_over_tls_and_a_new_certificate_without_restart() {
     let old = certificate(folder.path());
     let served = Served::start(desk, Some(Tls::load(&files(folder.path())).unwrap())).await;
     assert_eq!(ask(&old, served.addr).await.unwrap().version(), http::Version::HTTP_2);
+    let url = format!("https://{NAME}:{}/v2/project/image/blobs/{}", served.addr.port(), Digest::of(b"x"));
+    for (token, status) in [("unknown", 401), ("viewer-token", 404)] {
+        let head = client(&old, served.addr).head(&url).bearer_auth(token).send().await.unwrap();
+        assert_eq!((head.version(), head.status().as_u16()), (http::Version::HTTP_2, status));
+        assert_ne!(head.headers()["content-length"], "0");
+        assert_eq!(head.bytes().await.unwrap(), "");
+    }
     let new = certificate(folder.path());
     let replaced = async {
         while ask(&new, served.addr).await.is_err() {

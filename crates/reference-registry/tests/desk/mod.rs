@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use base64::Engine as _;
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
@@ -361,6 +362,11 @@ pub fn image(config: &[u8], layer: &[u8]) -> Value {
         "config": descriptor("application/vnd.oci.image.config.v1+json", config),
         "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
     })
+}
+
+/// A Basic header value.
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// Path and query of an absolute link.
