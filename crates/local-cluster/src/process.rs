@@ -383,14 +383,17 @@ fn copy_output(
             log_is_good = false;
         }
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        if ready.is_some_and(|ready| text.contains(ready)) {
-            ready_sender.send_replace(true);
-        }
+        let is_ready = ready.is_some_and(|ready| text.contains(ready));
         let mut lines = state.lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if lines.len() == KEPT_LINES {
             lines.pop_front();
         }
         lines.push_back(text);
+        drop(lines);
+        // Last, so that whoever waited for the line also finds it.
+        if is_ready {
+            ready_sender.send_replace(true);
+        }
     }
 }
 
@@ -417,5 +420,74 @@ fn report(act: &str, name: &str, outcome: nix::Result<()>) {
     match outcome {
         Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => {}
         Err(errno) => tracing::warn!(child = %name, %errno, "cannot {act} the child"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::ProcessIdentity;
+
+    fn shell(folder: &tempfile::TempDir, script: &str) -> ChildOptions {
+        let mut options = ChildOptions::new("script", "/bin/sh", folder.path().join("logs/script.log"));
+        options.args = vec!["-c".into(), script.into()];
+        options
+    }
+
+    fn ready(text: &str, within: Duration) -> Option<ReadyLine> {
+        Some(ReadyLine { text: text.to_owned(), within })
+    }
+
+    #[tokio::test]
+    async fn a_ready_line_ends_the_wait_and_output_is_logged() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = shell(&folder, "echo first; echo now ready >&2; exec sleep 60");
+        options.ready = ready("ready", Duration::from_secs(10));
+        let child = Child::spawn(options).await.unwrap();
+        assert_eq!(child.last_log_lines(9), ["first", "now ready"]);
+        let log = child.log().to_owned();
+        let exit = child.stop(Duration::from_secs(5)).await;
+        assert!(exit.to_string().starts_with("script was ended by SIGTERM"), "{exit}");
+        assert_eq!(std::fs::read_to_string(log).unwrap(), "first\nnow ready\n");
+    }
+
+    #[tokio::test]
+    async fn an_early_end_and_a_missing_line_say_what_was_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = shell(&folder, "echo cannot open the door; exit 7");
+        options.ready = ready("ready", Duration::from_secs(10));
+        let error = Child::spawn(options).await.unwrap_err().to_string();
+        assert!(error.starts_with("script ended with status 7; its last lines:\n  | cannot open the door"), "{error}");
+
+        let mut options = shell(&folder, "echo still trying; exec sleep 60");
+        options.ready = ready("ready", Duration::from_millis(300));
+        let error = Child::spawn(options).await.unwrap_err().to_string();
+        assert!(error.contains("waited for a line with \"ready\", last seen: still trying"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_ignores_the_polite_signal_is_killed_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = shell(&folder, "trap '' TERM; sleep 60 & echo $!; wait; sleep 60");
+        options.ready = ready("", Duration::from_secs(10));
+        let child = Child::spawn(options).await.unwrap();
+        let grandchild: u32 = child.last_log_lines(1)[0].parse().unwrap();
+        let grandchild = ProcessIdentity::of(grandchild).unwrap();
+        let exit = child.stop(Duration::from_millis(200)).await;
+        assert_eq!(exit.status.signal(), Some(9));
+        let gone = async {
+            while grandchild.is_alive() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), gone).await.expect("the grandchild is killed too");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = ChildOptions::new("ghost", "/nowhere/ghost", folder.path().join("ghost.log"));
+        let error = Child::spawn(options).await.unwrap_err().to_string();
+        assert!(error.starts_with("cannot start ghost (/nowhere/ghost): No such file"), "{error}");
     }
 }
