@@ -92,8 +92,10 @@ impl Redactor {
             }
             Value::Array(items) => {
                 for at in 1..items.len() {
-                    if items[at - 1].as_str().is_some_and(|flag| SECRET_FLAGS.contains(&flag)) && items[at].is_string()
-                    {
+                    let flagged = items[at - 1].as_str().is_some_and(|flag| SECRET_FLAGS.contains(&flag));
+                    // `oc patch -p '{…}'` has the same flag for what is no secret.
+                    let plain = items[at].as_str().is_none_or(|text| text.starts_with(['{', '[']));
+                    if flagged && !plain {
                         items[at] = Value::String(REDACTED.to_owned());
                     }
                 }
@@ -212,6 +214,7 @@ mod tests {
             json!({"argv": ["podman", "login", "-u", "kubeadmin", "-p", "tok"], "headers": {"Authorization": "x"}});
         Redactor::default().value(&mut event);
         assert_eq!(event["argv"][5], REDACTED);
+        assert_eq!(event["patch"], patch);
         assert_eq!(event["headers"]["Authorization"], REDACTED);
     }
 }
