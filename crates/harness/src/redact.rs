@@ -210,8 +210,12 @@ mod tests {
 
     #[test]
     fn masks_the_argument_after_a_flag_and_credential_headers() {
-        let mut event =
-            json!({"argv": ["podman", "login", "-u", "kubeadmin", "-p", "tok"], "headers": {"Authorization": "x"}});
+        let patch = json!(["oc", "patch", "-p", "{\"spec\":{}}"]);
+        let mut event = json!({
+            "argv": ["podman", "login", "-u", "kubeadmin", "-p", "tok"],
+            "patch": patch.clone(),
+            "headers": {"Authorization": "x"},
+        });
         Redactor::default().value(&mut event);
         assert_eq!(event["argv"][5], REDACTED);
         assert_eq!(event["patch"], patch);
