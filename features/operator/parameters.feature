@@ -22,13 +22,10 @@ Feature: Parameters of the registry configuration
     And the registry has rolled out
     Then pulling the image "kept" succeeds
 
-  @OPR-PARAM-REPLICAS
-  Scenario Outline: replicas sets the number of registry pods
-    Given the registry is Managed with emptyDir storage
-    When the administrator sets "replicas" of the registry configuration to "<replicas>"
-    Then <replicas> registry pods become ready
-
-    Examples:
-      | replicas |
-      | 2        |
-      | 1        |
+  @OPR-PARAM-REPLICAS @backend-s3
+  Scenario: replicas sets the number of registry pods
+    Given the registry is Managed with S3 storage
+    When the administrator sets "replicas" of the registry configuration to "2"
+    Then 2 registry pods become ready
+    When the administrator sets "replicas" of the registry configuration to "1"
+    Then 1 registry pods become ready
