@@ -10,7 +10,7 @@ use crate::{
     downward::Addresses,
     environment::{self, DEFAULT_PATH, Environment},
     image_map::ImageEntry,
-    node::Node,
+    node::{NODE_ADDRESS, Node},
     rewrite::{Rewrite, link_root},
     source::SourceError,
     spawner::Launch,
@@ -89,6 +89,7 @@ pub(crate) async fn prepare(parts: Parts<'_>) -> Result<Prepared, PrepareError> 
     };
     environment.set("CONTAINER_ROOT", root.to_string_lossy());
     prefer_lower_case_proxies(&mut environment, container);
+    keep_local_direct(&mut environment);
 
     let command = command(image, container, &environment, &rewrite);
     if command.is_empty() {
@@ -213,6 +214,18 @@ fn prefer_lower_case_proxies(environment: &mut Environment, container: &Containe
     }
 }
 
+/// The API server of this cluster lies on loopback, which not every client leaves out of proxies by itself as Go's do.
+fn keep_local_direct(environment: &mut Environment) {
+    if environment.get("HTTP_PROXY").is_none() && environment.get("HTTPS_PROXY").is_none() {
+        return;
+    }
+    let direct = environment.get("NO_PROXY").unwrap_or_default();
+    if !direct.split(',').any(|entry| entry.trim() == NODE_ADDRESS) {
+        let separator = if direct.is_empty() { "" } else { "," };
+        environment.set("NO_PROXY", format!("{direct}{separator}{NODE_ADDRESS},localhost"));
+    }
+}
+
 fn write_empty(path: &Path) -> Result<(), PrepareError> {
     let made = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(path, ""));
     made.map_err(|source| PrepareError::File { path: path.to_owned(), source })
@@ -225,5 +238,31 @@ impl Prepared {
         let launch =
             Launch { env: vec![("PATH".into(), DEFAULT_PATH.into())], directory: "/".into(), ..Launch::default() };
         Self { launch, rewrite: Rewrite::default(), termination_file: PathBuf::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::no_proxy_at_all(None, None, None)]
+    #[case::own_exceptions(Some("http://p"), Some(".svc"), Some(".svc,127.0.0.1,localhost"))]
+    #[case::none_yet(Some("http://p"), None, Some("127.0.0.1,localhost"))]
+    #[case::there_already(Some("http://p"), Some("a, 127.0.0.1"), Some("a, 127.0.0.1"))]
+    fn loopback_goes_past_every_proxy(
+        #[case] proxy: Option<&str>,
+        #[case] direct: Option<&str>,
+        #[case] expected: Option<&str>,
+    ) {
+        let mut environment = Environment::default();
+        for (name, value) in [("HTTPS_PROXY", proxy), ("NO_PROXY", direct)] {
+            if let Some(value) = value {
+                environment.set(name, value);
+            }
+        }
+        keep_local_direct(&mut environment);
+        assert_eq!(environment.get("NO_PROXY"), expected);
     }
 }
