@@ -1,7 +1,10 @@
 //! Documented commands and what they print.
 
 use cucumber::{gherkin::Step as Text, given, then, when};
-use harness::failure::{Failure, Step};
+use harness::{
+    failure::{Failure, Step},
+    shell::Ran,
+};
 
 use crate::world::World;
 
@@ -20,9 +23,9 @@ impl World {
     /// Runs a documented command line as the administrator and remembers what it did.
     pub(crate) async fn run(&mut self, command: &str) -> Step {
         let command = self.filled(command)?;
-        let ran = self.shell.run(&command, self.env.limits.answer).await?;
+        let ran = self.shell.run(&self.env.commands.line(command.clone()), self.env.limits.answer).await?;
         self.env.evidence.note(format!("$ {}\n{}", ran.command, ran.summary()));
-        self.ran = Some(ran);
+        self.ran = Some(Ran { command, ..ran });
         Ok(())
     }
 }
@@ -117,8 +120,8 @@ fn prints_table(world: &mut World, step: &Text) -> Step {
 }
 
 #[then(expr = "the folder {string} holds one file that is")]
-fn folder_holds(world: &mut World, folder: String, step: &Text) -> Step {
-    let folder = world.folder().join(folder);
+fn folder_holds(world: &mut World, name: String, step: &Text) -> Step {
+    let folder = world.folder().join(&name);
     let tried = format!("reading {}", folder.display());
     let names: Vec<_> = std::fs::read_dir(&folder)
         .map_err(|error| Failure::fail(&tried, "a folder with one file", error.to_string()))?
@@ -128,6 +131,7 @@ fn folder_holds(world: &mut World, folder: String, step: &Text) -> Step {
         return Err(Failure::fail(tried, "one file", format!("{names:?}")));
     };
     let text = std::fs::read_to_string(only).map_err(|error| Failure::error(&tried, error))?;
+    let text = world.env.commands.file(&name, text).unwrap_or_default();
     let parse = |text: &str| {
         serde_yaml::from_str::<serde_json::Value>(text)
             .map_err(|error| Failure::fail(&tried, "a YAML document", format!("{error} in:\n{text}")))

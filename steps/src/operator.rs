@@ -1,5 +1,7 @@
 //! The Image Registry Operator: its configuration, what it reports, and the registry it rolls out.
 
+use std::sync::Arc;
+
 use api::{
     condition::OperatorCondition,
     config::ClusterOperator,
@@ -8,6 +10,7 @@ use api::{
 };
 use cucumber::{given, then, when};
 use harness::{
+    environment::Environment,
     failure::{Failure, Step, Tried},
     wait::{Check, wait},
 };
@@ -25,6 +28,17 @@ use crate::{
     made::{Made, scale_operator},
     world::World,
 };
+
+/// Brings the registry back to where a fresh cluster is, from whatever a fault has left.
+///
+/// # Errors
+/// When the operator does not bootstrap a configuration in time.
+pub async fn reset(env: Arc<Environment>) -> Result<(), Failure> {
+    let mut world = World::open(env).await?;
+    let outcome = world.start_afresh().await;
+    world.close().await;
+    outcome
+}
 
 impl World {
     /// Patches the configuration as an administrator does and returns the generation that came of it.

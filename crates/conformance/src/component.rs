@@ -137,10 +137,10 @@ async fn platform(options: Platform, stop: CancellationToken) -> Result<(), Box<
     let mut image_api_options = options.image_api;
     image_api_options.kubeconfig = options.platform.kubeconfig.clone().unwrap_or_default();
     let both = async {
-        let platform = async {
-            platform::run_and_tell(options.platform, stop.clone(), platform_ready).await.map_err(Into::into)
-        };
-        let image_api = async { image_api::run(image_api_options, stop.clone(), image_api_ready).await.map_err(Into::into) };
+        let platform =
+            async { platform::run_and_tell(options.platform, stop.clone(), platform_ready).await.map_err(Into::into) };
+        let image_api =
+            async { image_api::run(image_api_options, stop.clone(), image_api_ready).await.map_err(Into::into) };
         tokio::try_join!(platform, image_api)
     };
     let outcome: Result<((), ()), Box<dyn std::error::Error + Send + Sync>> = both.await;

@@ -43,10 +43,7 @@ impl Wiring for Native {
     }
 
     fn doctor(&self) -> LocalBoxFuture<'_, Vec<Checked>> {
-        async {
-            doctor::examine().await.into_iter().map(checked).collect()
-        }
-        .boxed_local()
+        async { doctor::examine().await.into_iter().map(checked).collect() }.boxed_local()
     }
 
     fn cluster(&self, action: ClusterAction, stop: Stop) -> LocalBoxFuture<'_, Result<String, Failure>> {
@@ -67,7 +64,8 @@ fn checked(finding: doctor::Finding) -> Checked {
         doctor::State::Missing => Err(finding.detail),
         _ => Ok(finding.detail),
     };
-    let required = finding.state == doctor::State::Missing && Tool::ALL.iter().any(|tool| tool.name() == finding.subject);
+    let required =
+        finding.state == doctor::State::Missing && Tool::ALL.iter().any(|tool| tool.name() == finding.subject);
     Checked { what: finding.subject, found, remedy: finding.remedy, required }
 }
 

@@ -44,20 +44,31 @@ pub enum Seam {
     ClientRegistry,
     /// From the registry to its object store.
     RegistryStorage,
+    /// From documented commands to kube-apiserver.
+    CliApi,
     /// Files of the nodes, as they are looked at.
     NodeFiles,
+    /// Documented command lines as they are run (`command-line`), and files they wrote as they are looked at.
+    Command,
 }
 
 impl Seam {
     /// Every seam.
-    pub const ALL: [Seam; 6] = [
+    pub const ALL: [Seam; 8] = [
         Seam::OperatorApi,
         Seam::RegistryApi,
         Seam::NodeApi,
         Seam::ClientRegistry,
         Seam::RegistryStorage,
+        Seam::CliApi,
         Seam::NodeFiles,
+        Seam::Command,
     ];
+
+    /// Whether texts pass here instead of exchanges, so that rules have `file` and `edit`.
+    pub fn has_texts(self) -> bool {
+        matches!(self, Seam::NodeFiles | Seam::Command)
+    }
 
     /// Name in fault files.
     pub fn name(self) -> &'static str {
@@ -67,7 +78,9 @@ impl Seam {
             Seam::NodeApi => "node-api",
             Seam::ClientRegistry => "client-registry",
             Seam::RegistryStorage => "registry-storage",
+            Seam::CliApi => "cli-api",
             Seam::NodeFiles => "node-files",
+            Seam::Command => "command",
         }
     }
 }
@@ -88,7 +101,7 @@ pub struct Rule {
     /// What happens to them.
     #[serde(default)]
     pub act: Option<Act>,
-    /// Which files of a node, as a path pattern.
+    /// Which files of a node, or of a command, as a path pattern.
     #[serde(default)]
     pub file: Option<Glob>,
     /// What happens to them.
@@ -238,16 +251,16 @@ impl Fault {
 impl Rule {
     /// What cannot be meant, as `.key: reason`.
     fn contradiction(&self, seam: Seam) -> Option<&'static str> {
-        if seam == Seam::NodeFiles {
+        if seam.has_texts() {
             return match (&self.file, &self.edit, &self.act) {
-                (None, _, _) => Some(".file: rules for node-files need the path of the file"),
-                (_, None, _) => Some(".edit: rules for node-files need what happens to the file"),
-                (_, _, Some(_)) => Some(".act: node-files have no exchanges to act on; use `edit`"),
+                (None, _, _) => Some(".file: rules for node-files and command need the path of the file"),
+                (_, None, _) => Some(".edit: rules for node-files and command need what happens to the file"),
+                (_, _, Some(_)) => Some(".act: node-files and command have no exchanges to act on; use `edit`"),
                 _ => None,
             };
         }
         if self.file.is_some() || self.edit.is_some() {
-            return Some(".file: only the seam node-files has files; use `match` and `act`");
+            return Some(".file: only the seams node-files and command have files; use `match` and `act`");
         }
         let Some(act) = &self.act else { return Some(".act: the rule says nothing of what happens") };
         let ends = [act.close, act.hang, act.respond.is_some(), act.swallow, act.stale];
@@ -314,7 +327,7 @@ mod tests {
     #[case::no_files_here(
         "rules:\n  - file: /etc/x\n    edit: {absent: true}\n",
         6,
-        "rules[0].file: only the seam node-files"
+        "rules[0].file: only the seams node-files and command"
     )]
     fn mistakes_are_named_with_file_line_and_key(#[case] rules: &str, #[case] line: usize, #[case] message: &str) {
         let error = Fault::read("faults/a.yaml", &format!("{HEAD}{rules}")).unwrap_err();

@@ -35,4 +35,4 @@ pub use fault::{Act, Fault, FaultError, FileEdit, Match, Respond, Rule, Seam, Ta
 pub use file_view::FileView;
 pub use pattern::{Glob, Pattern, Span};
 pub use proxy::{FaultProxy, HostHeader, ProxyError, ProxyOptions};
-pub use upstream::{Address, Upstream};
+pub use upstream::{Address, Resolve, Upstream};

@@ -170,6 +170,17 @@ impl Behind {
         let destination = self.0.lookup(asked)?;
         self.0.open(&destination).await.map_err(|error| error.to_string())
     }
+
+    /// The loopback address behind a name, on targets whose pods listen on loopback.
+    ///
+    /// # Errors
+    /// Why the name leads nowhere.
+    pub fn loopback(&self, asked: &str) -> Result<SocketAddr, String> {
+        Ok(match self.0.lookup(asked)? {
+            Destination::Address(address) => address,
+            Destination::Pod { ip, port } => SocketAddr::new(api::address::listen_address(ip).into(), port),
+        })
+    }
 }
 
 fn reflect<K>(api: Api<K>, tasks: &mut Vec<JoinHandle<()>>) -> Store<K>
@@ -212,9 +223,10 @@ impl Table {
             None => self.lookup(asked),
         };
         let outcome = match &found {
-            Ok(destination) => self.open(destination).await.map_err(|error| {
-                format!("{asked} leads to {destination:?}, which does not answer: {error}")
-            }),
+            Ok(destination) => self
+                .open(destination)
+                .await
+                .map_err(|error| format!("{asked} leads to {destination:?}, which does not answer: {error}")),
             Err(why) => Err(why.clone()),
         };
         let record = outcome.as_ref().map(|_| format!("{found:?}")).map_err(Clone::clone);
@@ -263,9 +275,9 @@ impl Table {
     fn by_cluster_ip(&self, ip: Ipv4Addr, port: u16) -> Result<Destination, String> {
         let wanted = ip.to_string();
         let services = self.services.state();
-        let service = services.iter().find(|service| {
-            service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some(wanted.as_str())
-        });
+        let service = services
+            .iter()
+            .find(|service| service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some(wanted.as_str()));
         match service {
             Some(service) => self.by_service(&service.namespace().unwrap_or_default(), &service.name_any(), port),
             None => Err(format!("no Service has the address {ip}")),
@@ -286,14 +298,19 @@ impl Table {
                 && slice.labels().get("kubernetes.io/service-name").map(String::as_str) == Some(name)
         });
         for slice in own {
-            let target = slice.ports.iter().flatten().find(|port| port.name.as_deref().unwrap_or_default() == entry.name.as_deref().unwrap_or_default());
+            let target = slice
+                .ports
+                .iter()
+                .flatten()
+                .find(|port| port.name.as_deref().unwrap_or_default() == entry.name.as_deref().unwrap_or_default());
             let number = target.and_then(|port| port.port).or(match &entry.target_port {
                 Some(IntOrString::Int(number)) => Some(*number),
                 _ => None,
             });
-            let ready = slice.endpoints.iter().find(|endpoint| {
-                endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
-            });
+            let ready = slice
+                .endpoints
+                .iter()
+                .find(|endpoint| endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true));
             let ip = ready.and_then(|endpoint| endpoint.addresses.first()).and_then(|ip| ip.parse().ok());
             if let (Some(ip), Some(port)) = (ip, number.and_then(|number| u16::try_from(number).ok())) {
                 return Ok(Destination::Pod { ip, port });

@@ -91,6 +91,15 @@ pub trait ComponentLogs: Send + Sync {
     fn tail<'a>(&'a self, component: &'a str, lines: usize) -> BoxFuture<'a, Vec<String>>;
 }
 
+/// What lies between a documented command and the world: its line on the way to the shell, and the files it wrote on the
+/// way to whoever looks. A fault may sit here; without one, texts pass unchanged.
+pub trait CommandSeam: Send + Sync {
+    /// How the command line looks to the shell.
+    fn line(&self, line: String) -> String;
+    /// How a file that a command wrote looks; the path is relative to the scenario's folder.
+    fn file(&self, path: &str, text: String) -> Option<String>;
+}
+
 /// What one lane works with.
 pub struct Environment {
     /// The lane's number, from 1.
@@ -108,6 +117,7 @@ pub struct Environment {
     /// A PEM bundle of every authority a documented client would trust, kept up to date by the target.
     pub trust: PathBuf,
     pub nodes: Arc<dyn NodeFiles>,
+    pub commands: Arc<dyn CommandSeam>,
     pub backends: Arc<dyn Backends>,
     pub logs: Arc<dyn ComponentLogs>,
     pub limits: Limits,
@@ -150,5 +160,6 @@ pub enum Tls {
 }
 
 fn make_folder(path: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(path).map_err(|error| Failure::error(format!("making the folder {}", path.display()), error))
+    std::fs::create_dir_all(path)
+        .map_err(|error| Failure::error(format!("making the folder {}", path.display()), error))
 }

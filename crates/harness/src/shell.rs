@@ -88,8 +88,7 @@ impl Shell {
         let mut stderr = child.stderr.take().expect("piped above");
         let (mut out, mut err) = (vec![], vec![]);
         let ended = timeout(limit, async {
-            let (_, _, status) =
-                tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err), child.wait());
+            let (_, _, status) = tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err), child.wait());
             status
         })
         .await;
@@ -144,10 +143,8 @@ mod tests {
     #[tokio::test]
     async fn reports_code_and_both_outputs() {
         let folder = tempfile::tempdir().expect("a folder");
-        let ran = shell(folder.path())
-            .run("echo $HOST; echo bad >&2; exit 3", Duration::from_secs(5))
-            .await
-            .expect("it ran");
+        let ran =
+            shell(folder.path()).run("echo $HOST; echo bad >&2; exit 3", Duration::from_secs(5)).await.expect("it ran");
         assert_eq!((ran.code, &*ran.stdout, &*ran.stderr), (3, "registry.test\n", "bad\n"));
         assert!(ran.succeeded().is_err());
     }

@@ -126,9 +126,7 @@ fn answer(shelf: &Shelf, host: &str, method: &Method, path: &str) -> Response {
     if let Some((repository, reference)) = parts.split_once("/manifests/") {
         let key = (format!("{host}/{repository}"), reference.to_owned());
         return match shelf.manifests.get(&key) {
-            Some((media_type, bytes)) => {
-                found(media_type, Some(crate::oci::digest_of(bytes)), bytes.clone(), method)
-            }
+            Some((media_type, bytes)) => found(media_type, Some(crate::oci::digest_of(bytes)), bytes.clone(), method),
             None => refuse(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "manifest unknown"),
         };
     }

@@ -30,7 +30,11 @@ use steps::World;
 use storage_backends::{ServerCertificate, StorageBackends, StorageOptions};
 use tokio::sync::OnceCell;
 
-use super::{manifests, pod_logs::PodLogs};
+use super::{
+    manifests,
+    pod_logs::PodLogs,
+    seams::{self, SeamOptions, SeamedBackends, SeamedFiles, Seams, StorageSeam, Texts},
+};
 use crate::lane::{FaultFile, Lane, LaneOf, Leak, Request, Target};
 
 /// How long a child of ours may take to end once it was asked to.
@@ -83,7 +87,8 @@ impl Target for Embedded {
 
     fn open(&self, lane: usize, evidence: Evidence) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
         async move {
-            let tools = self.tools.get().ok_or_else(|| Failure::error("opening a lane", "the target is not prepared"))?;
+            let tools =
+                self.tools.get().ok_or_else(|| Failure::error("opening a lane", "the target is not prepared"))?;
             let lane = EmbeddedLane::open(&self.request, tools, lane, evidence).await?;
             Ok(Box::new(lane) as LaneOf<Self>)
         }
@@ -100,6 +105,7 @@ struct EmbeddedLane {
     environment: Arc<Environment>,
     cluster: Cluster,
     backends: Arc<StorageBackends>,
+    seams: Seams,
 }
 
 /// A control plane with nodes and platform parts, as `cluster up` starts it too.
@@ -251,21 +257,45 @@ impl EmbeddedLane {
         }
         let people: Vec<_> =
             people.iter().map(|person| User { name: person.name.clone(), token: person.token.clone() }).collect();
-        let (administrator, pool) = people
-            .split_first()
-            .ok_or_else(|| Failure::error("finding users", "the control plane has none"))?;
+        let (administrator, pool) =
+            people.split_first().ok_or_else(|| Failure::error("finding users", "the control plane has none"))?;
         let backends = Arc::new(backends(request, tools, &folder, &authority, &cluster.ledger)?);
+        let command_kubeconfig = folder.join("command.kubeconfig");
+        std::fs::copy(cluster.kubeconfig(), &command_kubeconfig).tried("copying the administrator's kubeconfig")?;
+        let (texts, storage_seam) = (Texts::default(), StorageSeam::default());
+        let seams = SeamOptions {
+            client: client.clone(),
+            api_server: api_address(cluster.control_plane.api_url())?,
+            cluster_ca: cluster.control_plane.cluster_ca().to_owned(),
+            api_serving: cluster
+                .control_plane
+                .serving("fault-proxy", &["127.0.0.1".to_owned()])
+                .tried("making the API proxy's certificate")?,
+            overrides: cluster.folder.join("api-override.yaml"),
+            command_kubeconfig: command_kubeconfig.clone(),
+            registry_serving: seams::serving(
+                &authority,
+                &["image-registry.openshift-image-registry.svc", "image-registry.openshift-image-registry.svc.cluster.local"],
+            )?,
+            storage_serving: seams::serving(&authority, &["127.0.0.1"])?,
+            trust: trust.clone(),
+            behind: doorway.behind(),
+            limit: limits.rollout,
+        };
+        let seams = Seams::new(seams, &texts, &storage_seam);
+        let files = NodeFolders { folder: cluster.folder.join("nodes") };
         let environment = Environment {
             lane,
             client: client.clone(),
-            kubeconfig: cluster.kubeconfig().to_owned(),
+            kubeconfig: command_kubeconfig,
             api_server: cluster.control_plane.api_url().to_owned(),
             users: Users::new(administrator.clone(), pool.to_vec()),
             doorway,
             authority,
             trust,
-            nodes: Arc::new(NodeFolders { folder: cluster.folder.join("nodes") }),
-            backends: backends.clone(),
+            nodes: Arc::new(SeamedFiles { files, texts: texts.clone() }),
+            commands: Arc::new(texts),
+            backends: Arc::new(SeamedBackends { backends: backends.clone(), seam: storage_seam }),
             logs: Arc::new(PodLogs::new(client)),
             limits,
             folder: folder.join("scratch"),
@@ -273,7 +303,7 @@ impl EmbeddedLane {
             evidence,
             router: Some(cluster.router),
         };
-        Ok(Self { environment: Arc::new(environment), cluster, backends })
+        Ok(Self { environment: Arc::new(environment), cluster, backends, seams })
     }
 }
 
@@ -295,18 +325,30 @@ impl Lane<World> for EmbeddedLane {
     }
 
     fn set_fault<'a>(&'a self, fault: &'a FaultFile) -> LocalBoxFuture<'a, Result<(), Failure>> {
-        async move { Err(Failure::error(format!("switching on the fault {}", fault.entry.id), "no seam is open")) }
-            .boxed_local()
+        async move {
+            let read = fault_proxy::Fault::read(&fault.file.path, &fault.file.text);
+            let read = read.tried(format!("reading the fault {}", fault.entry.id))?;
+            self.seams.set(read, &self.environment.doorway).await
+        }
+        .boxed_local()
     }
 
     fn clear_faults(&self) -> LocalBoxFuture<'_, Result<(), Failure>> {
-        async { Ok(()) }.boxed_local()
+        async {
+            self.seams.clear(&self.environment.doorway).await?;
+            steps::reset(self.environment.clone()).await
+        }
+        .boxed_local()
     }
 
     fn how_to_look(&self) -> Vec<String> {
         vec![
             format!("export KUBECONFIG={}", self.cluster.kubeconfig().display()),
-            format!("export HTTPS_PROXY={} SSL_CERT_FILE={}", self.environment.doorway.url(), self.environment.trust.display()),
+            format!(
+                "export HTTPS_PROXY={} SSL_CERT_FILE={}",
+                self.environment.doorway.url(),
+                self.environment.trust.display()
+            ),
             format!("export PATH={}:$PATH", self.environment.tools.display()),
             "oc get pods -n openshift-image-registry".to_owned(),
         ]
@@ -314,7 +356,8 @@ impl Lane<World> for EmbeddedLane {
 
     fn close(self: Box<Self>) -> LocalBoxFuture<'static, Result<(), Failure>> {
         async move {
-            let Self { environment, cluster, backends } = *self;
+            let Self { environment, cluster, backends, seams } = *self;
+            drop(seams);
             backends.close(GRACE).await.tried("ending the storage products")?;
             let folder = environment.folder.clone();
             drop(environment);
@@ -416,6 +459,10 @@ pub fn use_executable(path: PathBuf) {
 pub fn own_executable() -> PathBuf {
     let this = || std::env::current_exe().unwrap_or_else(|_| PathBuf::from("registry-conformance"));
     EXECUTABLE.get().cloned().unwrap_or_else(this)
+}
+
+fn api_address(url: &str) -> Result<std::net::SocketAddr, Failure> {
+    url.trim_start_matches("https://").trim_end_matches('/').parse().tried(format!("reading the address of {url}"))
 }
 
 async fn client_of(kubeconfig: &Path) -> Result<Client, Failure> {

@@ -4,3 +4,4 @@ pub mod embedded;
 
 mod manifests;
 mod pod_logs;
+mod seams;

@@ -21,11 +21,7 @@ const PLACES: [Place; 5] = [
     Place { component: "registry", namespace: "openshift-image-registry", prefix: "image-registry-" },
     Place { component: "pruner", namespace: "openshift-image-registry", prefix: "image-pruner-" },
     Place { component: "node-ca", namespace: "openshift-image-registry", prefix: "node-ca-" },
-    Place {
-        component: "node-agent",
-        namespace: "openshift-machine-config-operator",
-        prefix: "machine-config-daemon-",
-    },
+    Place { component: "node-agent", namespace: "openshift-machine-config-operator", prefix: "machine-config-daemon-" },
 ];
 
 /// Reads logs through the API.

@@ -167,7 +167,8 @@ impl Registry {
 
     fn is_own(&self, url: &str) -> bool {
         url.strip_prefix("https://").is_some_and(|rest| {
-            rest.strip_prefix(self.options.registry.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            rest.strip_prefix(self.options.registry.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         })
     }
 
