@@ -275,7 +275,10 @@ impl EmbeddedLane {
             command_kubeconfig: command_kubeconfig.clone(),
             registry_serving: seams::serving(
                 &authority,
-                &["image-registry.openshift-image-registry.svc", "image-registry.openshift-image-registry.svc.cluster.local"],
+                &[
+                    "image-registry.openshift-image-registry.svc",
+                    "image-registry.openshift-image-registry.svc.cluster.local",
+                ],
             )?,
             storage_serving: seams::serving(&authority, &["127.0.0.1"])?,
             trust: trust.clone(),

@@ -149,9 +149,10 @@ impl Seams {
             Seam::RegistryStorage => {
                 let place = self.storage_upstream.clone();
                 let resolve: Arc<fault_proxy::Resolve> = Arc::new(move || {
-                    let found = place.read().expect("no panic while setting").ok_or_else(|| {
-                        std::io::Error::other("no scenario has opened a storage product yet")
-                    });
+                    let found = place
+                        .read()
+                        .expect("no panic while setting")
+                        .ok_or_else(|| std::io::Error::other("no scenario has opened a storage product yet"));
                     async move { found }.boxed()
                 });
                 let upstream = Upstream::https(Address::Resolved(resolve), client_tls(&options.trust)?, "127.0.0.1");
