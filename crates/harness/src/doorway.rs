@@ -262,7 +262,7 @@ impl Table {
         }
         let is_route = |route: &Arc<Route>| {
             let admitted = route.status.iter().flat_map(|status| &status.ingress);
-            admitted.filter_map(|ingress| Some(&ingress.host)).any(|admitted| admitted == host)
+            admitted.map(|ingress| &ingress.host).any(|admitted| admitted == host)
         };
         match self.router {
             Some(router) if port == 443 && self.routes.state().iter().any(is_route) => Ok(Destination::Address(router)),

@@ -4,7 +4,7 @@ use harness::failure::{Failure, Tried as _};
 use kube::{
     Client, ResourceExt as _,
     api::{Api, DynamicObject, Patch, PatchParams},
-    core::{GroupVersionKind, TypeMeta},
+    core::GroupVersionKind,
     discovery,
 };
 use serde::Deserialize as _;
@@ -31,7 +31,7 @@ pub async fn apply(client: &Client, request: &Request) -> Result<(), Failure> {
 
 async fn apply_one(client: &Client, path: &str, object: DynamicObject) -> Result<(), Failure> {
     let name = object.name_any();
-    let types = object.types.clone().unwrap_or_else(TypeMeta::default);
+    let types = object.types.clone().unwrap_or_default();
     let tried = || format!("applying {} {name} of {path}", types.kind);
     let kind = GroupVersionKind::try_from(&types).tried(tried())?;
     let (resource, capabilities) = discovery::pinned_kind(client, &kind).await.tried(tried())?;
