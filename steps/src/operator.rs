@@ -303,7 +303,8 @@ async fn cluster_operator_settled(world: &mut World) -> Step {
 #[when(expr = "the administrator creates a second registry configuration named {string}")]
 async fn second_configuration(world: &mut World, name: String) -> Step {
     world.will_make::<Config>(None, &name);
-    let text = json!({"managementState": "Managed", "replicas": 2, "storage": {"emptyDir": {}}});
+    // Valid and different, so that an operator that obeyed it would change the registry.
+    let text = json!({"managementState": "Managed", "logLevel": "Debug", "replicas": 1, "storage": {"emptyDir": {}}});
     let spec = serde_json::from_value(text).tried("writing the second configuration")?;
     let config = Config { metadata: ObjectMeta { name: Some(name), ..Default::default() }, spec, status: None };
     world.configs().create(&PostParams::default(), &config).await.tried("creating a second configuration").map(drop)
