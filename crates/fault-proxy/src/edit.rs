@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use json_patch::PatchOperation;
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,6 +21,9 @@ pub struct Edit {
     /// Headers that are set, replacing what was there.
     #[serde(default)]
     pub set_headers: BTreeMap<String, String>,
+    /// Replacements in the path with its query; requests only.
+    #[serde(default)]
+    pub replace_address: Vec<Replace>,
     /// Only JSON objects for which all of these hold are patched or merged; all objects if empty.
     #[serde(default, rename = "where")]
     pub conditions: Vec<Where>,
@@ -107,6 +110,23 @@ impl Edit {
         }
     }
 
+    /// The address after `replaceAddress`; one that is no address any more is left as it was.
+    pub(crate) fn apply_to_address(&self, uri: &mut Uri) {
+        let Some(address) = uri.path_and_query().filter(|_| !self.replace_address.is_empty()) else { return };
+        let replaced = self
+            .replace_address
+            .iter()
+            .fold(address.to_string(), |text, replace| replace.find.replace_all(&text, &replace.with));
+        let mut parts = uri.clone().into_parts();
+        match replaced.parse() {
+            Ok(address) => parts.path_and_query = Some(address),
+            Err(error) => tracing::warn!(%replaced, %error, "a fault makes an address that HTTP does not allow"),
+        }
+        if let Ok(changed) = Uri::from_parts(parts) {
+            *uri = changed;
+        }
+    }
+
     /// The body after `patch`, `merge`, `replace` and `keepBytes`.
     pub(crate) fn apply_to_body(&self, body: Bytes) -> Bytes {
         let mut body = body;
@@ -180,6 +200,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_address_loses_what_a_fault_takes_out_of_it() {
+        let edit: Edit =
+            serde_yaml::from_str("replaceAddress: [{find: 'fieldSelector=[^&]*&?', with: ''}]").expect("an edit");
+        let mut uri: Uri =
+            "/apis/x/v1/configs?fieldSelector=metadata.name%3Dcluster&watch=true".parse().expect("a uri");
+        edit.apply_to_address(&mut uri);
+        assert_eq!(uri.to_string(), "/apis/x/v1/configs?watch=true");
+    }
 
     fn edit(value: Value) -> Edit {
         serde_json::from_value(value).unwrap()

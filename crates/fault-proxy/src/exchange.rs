@@ -69,6 +69,7 @@ pub(crate) async fn carry(state: Arc<State>, request: Request<Incoming>) -> Resu
     };
     for edit in acting.iter().filter_map(|rule| rule.act.request.as_ref()) {
         edit.apply_to_headers(&mut parts.headers);
+        edit.apply_to_address(&mut parts.uri);
         outgoing = Damaged::wrap(outgoing, edit.flip_byte_at, edit.break_after);
     }
     let subject = watch_stream::subject(&parts);
