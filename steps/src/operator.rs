@@ -35,7 +35,10 @@ use crate::{
 /// When the operator does not bootstrap a configuration in time.
 pub async fn reset(env: Arc<Environment>) -> Result<(), Failure> {
     let mut world = World::open(env).await?;
-    let outcome = world.start_afresh().await;
+    let outcome = match world.start_afresh().await {
+        Ok(()) => world.remove_strangers().await,
+        Err(failure) => Err(failure),
+    };
     world.close().await;
     outcome
 }
@@ -111,6 +114,17 @@ impl World {
         self.no_deployment().await
     }
 
+    /// Removes Services of the registry's port that no operator would miss: a fault can have made them.
+    async fn remove_strangers(&self) -> Step {
+        let services: Api<Service> = self.in_registry_namespace();
+        let all = services.list(&ListParams::default()).await.tried("listing Services")?;
+        for service in all.iter().filter(|service| serves_registry(service)) {
+            let name = service.name_any();
+            services.delete(&name, &DeleteParams::default()).await.tried(format!("deleting the Service {name}"))?;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn no_deployment(&self) -> Step {
         let deployments: Api<Deployment> = self.in_registry_namespace();
         wait("there to be no Deployment of the registry", self.env.limits.settle)
@@ -163,6 +177,11 @@ pub(crate) fn told(conditions: &[OperatorCondition]) -> String {
 /// Labels of the registry's pods.
 pub(crate) fn registry_pods() -> String {
     format!("{}={}", names::REGISTRY_LABEL, names::REGISTRY_LABEL_VALUE)
+}
+
+fn serves_registry(service: &Service) -> bool {
+    let mut ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    ports.any(|port| port.port == i32::from(names::REGISTRY_PORT))
 }
 
 fn is_ready(pod: &Pod) -> bool {
@@ -433,14 +452,7 @@ async fn exactly_one(world: &mut World) -> Step {
         all.iter().map(ResourceExt::name_any).filter(|name| name != names::OPERATOR_DEPLOYMENT).collect();
     let services: Api<Service> = world.in_registry_namespace();
     let all = services.list(&ListParams::default()).await.tried("listing Services")?;
-    let serving: Vec<_> = all
-        .iter()
-        .filter(|service| {
-            let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-            ports.into_iter().any(|port| port.port == i32::from(names::REGISTRY_PORT))
-        })
-        .map(ResourceExt::name_any)
-        .collect();
+    let serving: Vec<_> = all.iter().filter(|service| serves_registry(service)).map(ResourceExt::name_any).collect();
     let expected = vec![names::REGISTRY.to_owned()];
     if registries == expected && serving == expected {
         return Ok(());
