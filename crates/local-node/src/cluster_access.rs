@@ -85,6 +85,12 @@ fn split(server: &str) -> Result<(String, String), AccessError> {
 }
 
 impl Access {
+    /// The same, with the authority's file called as `rename` says.
+    pub(crate) fn with_authority(mut self, rename: impl FnOnce(&Path) -> PathBuf) -> Self {
+        self.certificate_authority = self.certificate_authority.map(|path| rename(&path));
+        self
+    }
+
     /// Writes a kubeconfig that uses token and CA of the service account volume lying at `account`.
     pub(crate) fn write_kubeconfig(&self, path: &Path, account: &Path, namespace: &str) -> Result<(), AccessError> {
         let ca = self.certificate_authority.clone().unwrap_or_else(|| account.join("ca.crt"));

@@ -69,6 +69,8 @@ pub(crate) struct Plan {
     pub(crate) target: Target,
     pub(crate) log: Arc<ContainerLog>,
     pub(crate) termination_file: PathBuf,
+    /// How long a preStop hook may take, whatever the grace is.
+    pub(crate) pre_stop_limit: Duration,
     pub(crate) reports: mpsc::UnboundedSender<Report>,
 }
 
@@ -176,6 +178,9 @@ async fn run_until_stopped(
                 if let Err(message) = result {
                     tracing::info!(container = plan.container.name, message, "the preStop hook failed");
                 }
+            }
+            () = tokio::time::sleep(plan.pre_stop_limit) => {
+                tracing::debug!(container = plan.container.name, "the preStop hook was cut short");
             }
             () = deadline_passed(orders) => (),
             status = process.child.wait() => return status,

@@ -36,6 +36,10 @@ pub struct ImageEntry {
     /// Paths that exist inside the image, to where they really lie; applied to env values, command and args like a mount.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rewrite: BTreeMap<String, PathBuf>,
+    /// True: the container gets a root folder of its own, in which mounts and `rewrite` really lie at their documented
+    /// paths; for programs with paths compiled in. Needs user namespaces or root.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_root: bool,
 }
 
 /// Why an image map could not be used.

@@ -11,6 +11,7 @@ use crate::{
     environment::{self, DEFAULT_PATH, Environment},
     image_map::ImageEntry,
     node::{NODE_ADDRESS, Node},
+    own_root,
     rewrite::{Rewrite, link_root},
     source::SourceError,
     spawner::Launch,
@@ -81,6 +82,7 @@ pub(crate) async fn prepare(parts: Parts<'_>) -> Result<Prepared, PrepareError> 
     let termination_file = parts.folder.join("termination-log");
     write_empty(&termination_file)?;
 
+    let own_root = if image.own_root { Some(build_own_root(&parts, &mounts, &termination_file)?) } else { None };
     let base = with_kubeconfig(&parts, base, &mounts)?;
     let rewrite = rewrite(&parts, mounts, &termination_file);
     let mut environment = {
@@ -95,13 +97,16 @@ pub(crate) async fn prepare(parts: Parts<'_>) -> Result<Prepared, PrepareError> 
     if command.is_empty() {
         return Err(PrepareError::NoCommand { image: container.image.clone().unwrap_or_default() });
     }
-    let directory = container
-        .working_dir
-        .as_deref()
-        .filter(|path| !path.is_empty())
-        .map(|path| rewrite.path(path).unwrap_or_else(|| root.join(path.trim_start_matches('/'))));
+    let working_dir = container.working_dir.as_deref().filter(|path| !path.is_empty());
+    if let Some(own_root) = own_root {
+        let directory = PathBuf::from(working_dir.unwrap_or("/"));
+        let launch = Launch { command, env: environment.into_vec(), directory, root: Some(own_root), stdin: false };
+        return Ok(Prepared { launch, rewrite, termination_file });
+    }
+    let directory =
+        working_dir.map(|path| rewrite.path(path).unwrap_or_else(|| root.join(path.trim_start_matches('/'))));
     let directory = directory.filter(|path| path.is_dir()).unwrap_or(root);
-    let launch = Launch { command, env: environment.into_vec(), directory, stdin: false };
+    let launch = Launch { command, env: environment.into_vec(), directory, root: None, stdin: false };
     Ok(Prepared { launch, rewrite, termination_file })
 }
 
@@ -110,13 +115,44 @@ fn command(image: &ImageEntry, container: &Container, environment: &Environment,
     let own = |list: &Option<Vec<String>>| -> Vec<String> {
         list.iter().flatten().map(|part| rewrite.value(&environment.expand(part))).collect()
     };
-    let expanded = image.command.iter().map(|part| environment.expand(part)).collect();
+    let expanded = image.command.iter().map(|part| of_machine(image, environment.expand(part))).collect();
     ImageEntry { command: expanded, ..image.clone() }.command_line(&own(&container.command), &own(&container.args))
+}
+
+/// The container's own root; `/tmp` is its private one there unless something is mounted at it.
+fn build_own_root(
+    parts: &Parts<'_>,
+    mounts: &[(String, PathBuf)],
+    termination_file: &Path,
+) -> Result<PathBuf, PrepareError> {
+    let path = parts.places.pod.join("own-root").join(&parts.container.name);
+    let termination = (termination_path(parts.container).to_owned(), termination_file.to_owned());
+    let image = parts.image.rewrite.iter().map(|(documented, real)| (documented.clone(), real.clone()));
+    let mut all = vec![("/tmp".to_owned(), parts.folder.join("tmp")), termination];
+    all.extend(image.chain(mounts.iter().cloned()));
+    own_root::build(&path, &all).map_err(|source| PrepareError::File { path: path.clone(), source })?;
+    Ok(path)
+}
+
+/// A file or folder of this machine, as the container is told of it.
+fn seen(image: &ImageEntry, path: &Path) -> PathBuf {
+    if image.own_root { own_root::inside(path) } else { path.to_owned() }
+}
+
+/// A word of the image map: if it is a path of this machine it must stay one, whatever is mounted over it.
+fn of_machine(image: &ImageEntry, word: String) -> String {
+    let path = Path::new(&word);
+    let is_real = image.own_root && path.is_absolute() && !image.rewrite.contains_key(&word) && path.exists();
+    if is_real { own_root::inside(path).to_string_lossy().into_owned() } else { word }
+}
+
+fn termination_path(container: &Container) -> &str {
+    container.termination_message_path.as_deref().unwrap_or(DEFAULT_TERMINATION_PATH)
 }
 
 fn rewrite(parts: &Parts<'_>, mounts: Vec<(String, PathBuf)>, termination_file: &Path) -> Rewrite {
     let shared = &parts.node.shared;
-    let termination = parts.container.termination_message_path.as_deref().unwrap_or(DEFAULT_TERMINATION_PATH);
+    let termination = termination_path(parts.container);
     // Real paths that come back through $(NAME) must stay as they are, even if a volume is mounted at /tmp.
     let real = std::iter::once(&shared.folder)
         .chain(&shared.trust_bundle)
@@ -127,8 +163,10 @@ fn rewrite(parts: &Parts<'_>, mounts: Vec<(String, PathBuf)>, termination_file: 
         parts.pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
     let ports = ports.flat_map(|container| container.ports.iter().flatten());
     let ports = ports.filter_map(|port| u16::try_from(port.container_port).ok()).collect();
+    let paths = mounts.into_iter().chain(image).chain(termination).chain(real);
     Rewrite::new(
-        mounts.into_iter().chain(image).chain(termination).chain(real),
+        // In a root of its own every documented path is true already.
+        paths.filter(|_| !parts.image.own_root),
         ports,
         parts.listen_address.to_owned(),
         parts.addresses.pod.clone(),
@@ -142,7 +180,7 @@ fn base_environment(parts: &Parts<'_>, root: &Path) -> Result<Environment, Prepa
     for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp")] {
         let path = parts.folder.join(folder);
         std::fs::create_dir_all(&path).map_err(|source| PrepareError::File { path: path.clone(), source })?;
-        environment.set(name, path.to_string_lossy());
+        environment.set(name, seen(parts.image, &path).to_string_lossy());
     }
     let spec = parts.pod.spec.as_ref();
     let host_name = spec.and_then(|spec| spec.hostname.as_deref()).or(parts.pod.metadata.name.as_deref());
@@ -153,15 +191,19 @@ fn base_environment(parts: &Parts<'_>, root: &Path) -> Result<Environment, Prepa
         environment.set("NO_PROXY", "127.0.0.1,localhost");
     }
     if let Some(bundle) = &shared.trust_bundle {
-        environment.set("SSL_CERT_FILE", bundle.to_string_lossy());
+        environment.set("SSL_CERT_FILE", seen(parts.image, bundle).to_string_lossy());
     }
     let access = shared.access.of(&service_account(parts.pod))?;
     environment.set("KUBERNETES_SERVICE_HOST", access.host);
     environment.set("KUBERNETES_SERVICE_PORT", access.port.as_str());
     environment.set("KUBERNETES_SERVICE_PORT_HTTPS", access.port);
     environment.set("CONTAINER_ROOT", root.to_string_lossy());
-    let image_env: Vec<_> =
-        parts.image.env.iter().map(|(name, value)| (name.clone(), environment.expand(value))).collect();
+    let image_env: Vec<_> = parts
+        .image
+        .env
+        .iter()
+        .map(|(name, value)| (name.clone(), of_machine(parts.image, environment.expand(value))))
+        .collect();
     for (name, value) in image_env {
         environment.set(&name, value);
     }
@@ -194,8 +236,10 @@ fn with_kubeconfig(
     };
     let path = parts.folder.join("kubeconfig");
     let access = parts.node.shared.access.of(&service_account(parts.pod))?;
-    access.write_kubeconfig(&path, account, parts.pod.metadata.namespace.as_deref().unwrap_or_default())?;
-    environment.set_default("KUBECONFIG", path.to_string_lossy());
+    let account = seen(parts.image, account);
+    let access = access.with_authority(|path| seen(parts.image, path));
+    access.write_kubeconfig(&path, &account, parts.pod.metadata.namespace.as_deref().unwrap_or_default())?;
+    environment.set_default("KUBECONFIG", seen(parts.image, &path).to_string_lossy());
     Ok(environment)
 }
 

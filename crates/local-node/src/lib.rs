@@ -7,7 +7,9 @@
 //! - A pod's address 10.L.N.P stands for 127.L.N.P, see [`api::address`]; `:PORT` and `0.0.0.0:PORT` of declared container
 //!   ports are rewritten to it. A pod on the host network gets such an address, too.
 //! - The restart back-off is 0.5 s doubling to 10 s (a kubelet's: 10 s to 300 s), and begins anew after a run of 20 s.
-//! - Readiness and startup are also probed between the periods until they first succeed.
+//! - Readiness and startup are also probed between the periods and during the initial delay, until they first succeed.
+//! - A preStop hook may take one second unless [`Options::pre_stop_limit`] says otherwise: there is no load balancer that
+//!   would have to hear of the end first.
 //! - `kubectl exec` needs kube-apiserver 1.36 or later, which passes WebSockets through; attach and port-forward are not served.
 
 mod address_pool;
@@ -28,6 +30,7 @@ mod log_stream;
 mod machine;
 mod node;
 mod orphans;
+mod own_root;
 mod payload;
 mod pod_status;
 mod pod_table;
@@ -44,6 +47,7 @@ use std::{
     net::TcpListener,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use kube::{
@@ -81,7 +85,7 @@ pub struct Options {
     #[arg(long, value_name = "L")]
     pub network: u8,
 
-    /// Image map: a YAML list of image, command, env, keepCommand, rewrite
+    /// Image map: a YAML list of image, command, env, keepCommand, rewrite, ownRoot
     #[arg(long, value_name = "FILE")]
     pub images: PathBuf,
 
@@ -101,6 +105,10 @@ pub struct Options {
     /// each container start
     #[arg(long, value_name = "FILE")]
     pub api_override: Option<PathBuf>,
+
+    /// How many seconds a preStop hook may take at most
+    #[arg(long, value_name = "SECONDS", default_value_t = 1)]
+    pub pre_stop_limit: u64,
 
     /// CA whose client certificates may use the kubelet API
     #[arg(long, value_name = "FILE")]
@@ -204,6 +212,7 @@ async fn share(options: &Options) -> Result<Shared, Error> {
         access: ClusterAccess { server, overrides: options.api_override.clone() },
         doorway: options.doorway.clone(),
         trust_bundle: options.trust_bundle.clone(),
+        pre_stop_limit: Duration::from_secs(options.pre_stop_limit),
         recorder: Recorder::new(client.clone(), reporter),
         probe_client: probe::http_client().map_err(|source| Error::ProbeClient { source })?,
         client,

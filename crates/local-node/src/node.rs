@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) access: ClusterAccess,
     pub(crate) doorway: Option<String>,
     pub(crate) trust_bundle: Option<PathBuf>,
+    /// How long a preStop hook may take.
+    pub(crate) pre_stop_limit: Duration,
     pub(crate) recorder: Recorder,
     pub(crate) probe_client: reqwest::Client,
 }

@@ -480,7 +480,15 @@ impl Worker {
         };
         let container = &mut self.containers[index];
         let id = container.next_run();
-        let plan = Plan { id, container: spec, target, log, termination_file, reports: self.reports.clone() };
+        let plan = Plan {
+            id,
+            container: spec,
+            target,
+            log,
+            termination_file,
+            pre_stop_limit: self.node.shared.pre_stop_limit,
+            reports: self.reports.clone(),
+        };
         container.begin(Run::start(process, plan));
         let message = format!("Container {} started", self.containers[index].name());
         self.tell(EventType::Normal, "Started", message);

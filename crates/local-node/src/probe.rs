@@ -72,14 +72,16 @@ pub(crate) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
 
 /// Probes until the startup probe has passed or failed, or for ever; calls `report` whenever a threshold is reached.
 ///
-/// Until the first success, startup and readiness are also tried between the periods; failures of these eager tries do not
-/// count, so that `failureThreshold` keeps its meaning in time.
+/// Until the first success, startup and readiness are also tried between the periods and during the initial delay; failures
+/// of these eager tries do not count, so that the delay and `failureThreshold` keep their meaning in time.
 pub(crate) async fn run(kind: ProbeKind, probe: &Probe, target: &Target, mut report: impl FnMut(Verdict)) {
     let period = seconds(probe.period_seconds, 10);
     let failure_threshold = probe.failure_threshold.unwrap_or(3).max(1);
     let success_threshold = probe.success_threshold.unwrap_or(1).max(1);
-    tokio::time::sleep(seconds(probe.initial_delay_seconds, 0)).await;
-    let mut next_counted = Instant::now();
+    let mut next_counted = Instant::now() + seconds(probe.initial_delay_seconds, 0);
+    if !kind.seeks_success() {
+        tokio::time::sleep_until(next_counted).await;
+    }
     let mut eager_pause = FIRST_EAGER_PAUSE;
     let (mut successes, mut failures) = (0, 0);
     let mut passing: Option<bool> = None;

@@ -20,12 +20,16 @@ use nix::{
 };
 use tokio::{process::Child, sync::oneshot};
 
+use crate::own_root::Entrance;
+
 /// Everything needed to start a process: nothing is inherited but what stands here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Launch {
     pub(crate) command: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) directory: PathBuf,
+    /// A root of its own, in which `command` and `directory` are paths then.
+    pub(crate) root: Option<PathBuf>,
     /// Whether stdin is a pipe; otherwise it is empty.
     pub(crate) stdin: bool,
 }
@@ -114,17 +118,27 @@ fn spawn(launch: &Launch, guard: &Arc<Guard>) -> std::io::Result<Process> {
         .env_clear()
         .envs(launch.env.iter().map(|(name, value)| (name, value)))
         .env(MARK, &guard.mark)
-        .current_dir(&launch.directory)
+        .current_dir(launch.root.as_ref().unwrap_or(&launch.directory))
         .stdin(if launch.stdin { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
+    if let Some(root) = &launch.root {
+        enter(&mut command, Entrance::new(root, &launch.directory)?);
+    }
+    // After a change of namespaces, which would take the parent-death signal away.
     die_with_us(&mut command);
     let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
     let id = child.id().ok_or_else(|| std::io::Error::other("the process ended before it had an id"))?;
     let leader = Pid::from_raw(i32::try_from(id).map_err(std::io::Error::other)?);
     guard.tell('+', leader);
     Ok(Process { child, group: Group { leader, guard: guard.clone() } })
+}
+
+#[expect(unsafe_code, reason = "pre_exec is the only way to enter a root; the entrance makes system calls only")]
+fn enter(command: &mut std::process::Command, entrance: Entrance) {
+    // SAFETY: entering allocates nothing and takes no lock.
+    unsafe { command.pre_exec(move || entrance.enter()) };
 }
 
 #[expect(unsafe_code, reason = "pre_exec is the only way to set the parent-death signal; it makes two system calls")]
@@ -201,6 +215,7 @@ mod tests {
             command: vec!["/bin/sh".into(), "-c".into(), script.into()],
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
             directory: "/".into(),
+            root: None,
             stdin: false,
         }
     }
@@ -213,6 +228,21 @@ mod tests {
         process.child.stdout.take().unwrap().read_to_string(&mut text).await.unwrap();
         let names: Vec<_> = text.split_whitespace().map(|pair| pair.split('=').next().unwrap()).collect();
         assert!(names.iter().all(|name| ["PATH", "PWD", "OLDPWD", "SHLVL", "_", MARK].contains(name)), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_root_of_its_own_shows_mounts_at_documented_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("f"), "there").unwrap();
+        let root = folder.path().join("root");
+        crate::own_root::build(&root, &[("/etc/secrets".to_owned(), folder.path().to_owned())]).unwrap();
+        let spawner = Spawner::start().unwrap();
+        let launch = Launch { root: Some(root), ..shell("cat /etc/secrets/f; test -e /etc/passwd && pwd") };
+        // A machine may forbid namespaces; what holds then is that nothing runs outside.
+        let Ok(mut process) = spawner.spawn(launch).await else { return };
+        let mut text = String::new();
+        process.child.stdout.take().unwrap().read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "there/\n");
     }
 
     #[tokio::test]
