@@ -2,6 +2,7 @@
 
 use cucumber::{gherkin::Step as Text, given, then, when};
 use harness::{
+    event::What,
     failure::{Failure, Step},
     shell::Ran,
 };
@@ -23,8 +24,15 @@ impl World {
     /// Runs a documented command line as the administrator and remembers what it did.
     pub(crate) async fn run(&mut self, command: &str) -> Step {
         let command = self.filled(command)?;
+        let began = std::time::Instant::now();
         let ran = self.shell.run(&self.env.commands.line(command.clone()), self.env.limits.answer).await?;
-        self.env.evidence.note(format!("$ {}\n{}", ran.command, ran.summary()));
+        self.env.evidence.record(What::CommandRun {
+            argv: vec!["sh".to_owned(), "-c".to_owned(), ran.command.clone()],
+            exit: Some(ran.code),
+            stdout: ran.stdout.clone(),
+            stderr: ran.stderr.clone(),
+            seconds: began.elapsed().as_secs_f64(),
+        });
         self.ran = Some(Ran { command, ..ran });
         Ok(())
     }

@@ -5,8 +5,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, RwLock},
-    time::SystemTime,
+    sync::{Arc, Mutex, OnceLock, RwLock},
 };
 
 use api::route::Route;
@@ -28,6 +27,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
+
+use crate::{event::What, evidence::Evidence};
 
 /// A connection to wherever a name leads.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -52,16 +53,6 @@ impl Reach for Loopback {
     }
 }
 
-/// One use of the doorway.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Passage {
-    pub at: SystemTime,
-    /// `host:port` as the client asked.
-    pub asked: String,
-    /// Where it led, or why it was refused.
-    pub outcome: Result<String, String>,
-}
-
 /// Where a name leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Destination {
@@ -76,7 +67,13 @@ struct Table {
     slices: Store<EndpointSlice>,
     routes: Store<Route>,
     reach: Arc<dyn Reach>,
-    passages: Mutex<Vec<Passage>>,
+    record: OnceLock<Record>,
+}
+
+/// Where refusals are recorded, and the last one, so that a client that tries again and again is one event.
+struct Record {
+    evidence: Evidence,
+    last: Mutex<Option<(Option<String>, String, String)>>,
 }
 
 /// The running proxy; dropping it closes the door.
@@ -115,7 +112,7 @@ impl Doorway {
             slices,
             routes,
             reach,
-            passages: Mutex::default(),
+            record: OnceLock::new(),
         });
         let serving = table.clone();
         tasks.push(tokio::spawn(async move {
@@ -134,6 +131,11 @@ impl Doorway {
         format!("http://{}", self.address)
     }
 
+    /// From now on, what is refused is recorded. The first record given counts.
+    pub fn record_in(&self, evidence: Evidence) {
+        let _ = self.table.record.set(Record { evidence, last: Mutex::default() });
+    }
+
     /// Makes `host:port` lead to `address`, before anything the cluster says. A placed name wins over a Service.
     pub fn place(&self, name: impl Into<String>, address: SocketAddr) {
         self.table.placed.write().expect("no panic while placing").insert(name.into(), address);
@@ -142,11 +144,6 @@ impl Doorway {
     /// Takes a placed name away.
     pub fn displace(&self, name: &str) {
         self.table.placed.write().expect("no panic while placing").remove(name);
-    }
-
-    /// Everything that went through or was refused so far.
-    pub fn passages(&self) -> Vec<Passage> {
-        self.table.passages.lock().expect("no panic while recording").clone()
     }
 
     /// Where a name leads now, for messages and for proxies that stand behind a seam.
@@ -193,6 +190,17 @@ where
     store
 }
 
+impl Record {
+    fn refusal(&self, asked: &str, why: &str) {
+        let this = Some((self.evidence.scenario(), asked.to_owned(), why.to_owned()));
+        let mut last = self.last.lock().expect("no panic while recording");
+        if *last != this {
+            *last = this;
+            self.evidence.record(What::DoorwayRefused { asked: asked.to_owned(), reason: why.to_owned() });
+        }
+    }
+}
+
 impl Table {
     async fn serve(&self, mut client: TcpStream) {
         let _ = client.set_nodelay(true);
@@ -229,9 +237,9 @@ impl Table {
                 .map_err(|error| format!("{asked} leads to {destination:?}, which does not answer: {error}")),
             Err(why) => Err(why.clone()),
         };
-        let record = outcome.as_ref().map(|_| format!("{found:?}")).map_err(Clone::clone);
-        let passage = Passage { at: SystemTime::now(), asked: asked.to_owned(), outcome: record };
-        self.passages.lock().expect("no panic while recording").push(passage);
+        if let (Err(why), Some(record)) = (&outcome, self.record.get()) {
+            record.refusal(asked, why);
+        }
         outcome
     }
 

@@ -141,6 +141,7 @@ impl Environment {
             trust,
             insecure: tls == Tls::NotVerified,
             credentials,
+            evidence: Some(self.evidence.clone()),
         })
     }
 

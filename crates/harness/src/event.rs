@@ -88,6 +88,12 @@ pub enum What {
         stderr: String,
         seconds: f64,
     },
+    /// A name that the doorway did not let through, or behind which nothing answered. Repeated attempts are one event.
+    DoorwayRefused {
+        /// `host:port` as the client asked.
+        asked: String,
+        reason: String,
+    },
     /// Lines of a component's log.
     ComponentLog {
         component: String,
@@ -172,4 +178,19 @@ pub struct Exchange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     pub milliseconds: u64,
+}
+
+impl Exchange {
+    /// One line: request, status, time and the start of what was answered.
+    pub fn line(&self) -> String {
+        let outcome = match (self.status, &self.error) {
+            (Some(status), _) => status.to_string(),
+            (None, Some(error)) => format!("no answer ({error})"),
+            (None, None) => "no answer".to_owned(),
+        };
+        let body = self.response_body.as_deref().and_then(|body| body.lines().next()).unwrap_or_default();
+        let body: String = body.chars().take(160).collect();
+        let line = format!("{} {} -> {outcome} in {} ms {body}", self.method, self.url, self.milliseconds);
+        line.trim_end().to_owned()
+    }
 }

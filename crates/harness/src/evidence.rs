@@ -117,6 +117,11 @@ impl Evidence {
         self.scope().fault = id;
     }
 
+    /// The scenario that is going on in this handle's lane.
+    pub fn scenario(&self) -> Option<String> {
+        self.scope().scenario.clone()
+    }
+
     fn scope(&self) -> std::sync::MutexGuard<'_, Scope> {
         self.scope.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -74,7 +74,15 @@ impl Redactor {
         }
         for pattern in PATTERNS.iter() {
             if pattern.is_match(&clean) {
-                let replaced = pattern.replace_all(&clean, |found: &Captures<'_>| format!("{}{REDACTED}", &found[1]));
+                let replaced = pattern.replace_all(&clean, |found: &Captures<'_>| {
+                    let (whole, name) = (found.get(0).expect("the match"), &found[1]);
+                    let value = &whole.as_str()[name.len()..];
+                    if is_placeholder(value) || is_prose(name, value, &clean[whole.end()..]) {
+                        whole.as_str().to_owned()
+                    } else {
+                        format!("{name}{REDACTED}")
+                    }
+                });
                 clean = Cow::Owned(replaced.into_owned());
             }
         }
@@ -118,6 +126,17 @@ impl Redactor {
             _ => {}
         }
     }
+}
+
+/// A variable, a command substitution or a placeholder of the documents: `$KEY`, `kubeadmin:$(oc whoami -t)`, `<token>`.
+fn is_placeholder(value: &str) -> bool {
+    value.rsplit(':').next().is_some_and(|last| last.starts_with(['$', '`', '<']))
+}
+
+/// A sentence about a secret: `SECRETKEY: expected the key of the bucket`.
+fn is_prose(name: &str, value: &str, rest: &str) -> bool {
+    let next = rest.strip_prefix(' ').and_then(|rest| rest.chars().next());
+    name.ends_with(": ") && value.bytes().all(|byte| byte.is_ascii_lowercase()) && next.is_some_and(char::is_alphabetic)
 }
 
 fn mask_secret_data(fields: &mut serde_json::Map<String, Value>) -> bool {
@@ -183,6 +202,15 @@ mod tests {
     #[case(r#"{"auth":"dTpw"}"#, r#"{"auth":"[redacted]"}"#)]
     #[case(r#"{"token":"tttt","expires_in":300}"#, r#"{"token":"[redacted]","expires_in":300}"#)]
     #[case("sha256:0123456789abcdef is a digest", "sha256:0123456789abcdef is a digest")]
+    #[case("--dest-creds kubeadmin:$(oc whoami -t) docker://a", "--dest-creds kubeadmin:$(oc whoami -t) docker://a")]
+    #[case("--dest-creds kubeadmin:hunter2 docker://a", "--dest-creds [redacted] docker://a")]
+    #[case(
+        "--from-literal=REGISTRY_STORAGE_S3_SECRETKEY=$KEY x",
+        "--from-literal=REGISTRY_STORAGE_S3_SECRETKEY=$KEY x"
+    )]
+    #[case("REGISTRY_STORAGE_S3_SECRETKEY: expected to be set", "REGISTRY_STORAGE_S3_SECRETKEY: expected to be set")]
+    #[case("password: hunter2 # mine", "password: [redacted] # mine")]
+    #[case("password: hunter", "password: [redacted]")]
     #[case("the basic idea of a bearer", "the basic idea of a bearer")]
     fn removes_secrets_by_their_form(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(Redactor::default().text(text), expected);

@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use harness::{
     doorway::{Doorway, Loopback},
+    event::What,
+    evidence::Evidence,
     oci::{Account, Credentials, Image, MediaTypes, Reference, Registry, RegistryOptions},
     standin::StandIn,
     trust::Authority,
@@ -16,6 +18,7 @@ struct Stage {
     stand_in: StandIn,
     authority: Authority,
     image: Image,
+    evidence: Evidence,
 }
 
 /// A doorway of a cluster that does not answer, and a stand-in for name.io with one image.
@@ -31,7 +34,9 @@ async fn stage() -> Stage {
     let client = Client::try_from(nowhere).expect("a client");
     let doorway = Doorway::open(listener, client, Arc::new(Loopback), None).await.expect("a doorway");
     doorway.place("name.io:443", stand_in.address());
-    Stage { doorway, stand_in, authority, image }
+    let evidence = Evidence::in_memory();
+    doorway.record_in(evidence.clone());
+    Stage { doorway, stand_in, authority, image, evidence }
 }
 
 impl Stage {
@@ -43,6 +48,7 @@ impl Stage {
             trust: trust.pem().as_bytes().to_vec(),
             insecure: false,
             credentials: Credentials::Account(account),
+            evidence: Some(self.evidence.clone()),
         };
         Registry::new(options).expect("a client")
     }
@@ -58,6 +64,12 @@ async fn pulls_a_whole_image_by_its_documented_name() {
     let registry = stage.registry("name.io", &stage.authority);
     let pulled = registry.pull(&stage.reference("name.io/image")).await.expect("answers").expect("all of it");
     assert_eq!((pulled.digest.as_str(), pulled.blobs), (stage.image.digest(), 2));
+    let events = stage.evidence.events().expect("a record");
+    let exchanges = events.iter().filter_map(|event| match &event.what {
+        What::HttpExchange(exchange) => Some((exchange.method.as_str(), exchange.status)),
+        _ => None,
+    });
+    assert_eq!(exchanges.collect::<Vec<_>>(), [("GET", Some(200)); 3]);
     assert_eq!(stage.stand_in.visits("name.io").len(), 3);
 }
 
@@ -87,9 +99,14 @@ async fn an_unknown_name_is_refused_and_recorded() {
     let failure =
         tokio::time::timeout(Duration::from_secs(10), registry.login()).await.expect("at once").expect_err("refused");
     assert!(failure.seen.is_some());
-    let passages = stage.doorway.passages();
-    let refused = passages.iter().find(|passage| passage.asked == "registry.example.com:443").expect("a record");
-    assert!(refused.outcome.as_ref().expect_err("refused").contains("no stand-in has that name"));
+    let events = stage.evidence.events().expect("a record");
+    let refused = events.iter().find_map(|event| match &event.what {
+        What::DoorwayRefused { asked, reason } => Some((asked.as_str(), reason.as_str())),
+        _ => None,
+    });
+    let (asked, reason) = refused.expect("an event");
+    assert_eq!(asked, "registry.example.com:443");
+    assert!(reason.contains("no stand-in has that name"), "{reason}");
 }
 
 #[tokio::test]

@@ -246,6 +246,7 @@ impl EmbeddedLane {
         let doorway = Doorway::open(listener, client.clone(), Arc::new(Loopback), Some(cluster.router))
             .await
             .tried("opening the doorway")?;
+        doorway.record_in(evidence.clone());
         manifests::apply(&client, request).await?;
 
         let tools_folder = folder.join("bin");

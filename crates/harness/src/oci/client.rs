@@ -1,7 +1,7 @@
 //! Requests to one registry. A request's answer is a value with status, headers and body; only what kept the request
 //! from being answered at all (no connection, no trust) is an error.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -10,7 +10,11 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::{Image, Reference, digest_of};
-use crate::failure::Failure;
+use crate::{
+    event::{Exchange, What},
+    evidence::Evidence,
+    failure::Failure,
+};
 
 /// A user name and a password (an API token, or something wrong on purpose). Never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,7 +48,12 @@ pub struct RegistryOptions {
     /// Accept any certificate, as `--tls-verify=false` does.
     pub insecure: bool,
     pub credentials: Credentials,
+    /// Where every exchange is recorded, if anywhere.
+    pub evidence: Option<Evidence>,
 }
+
+/// Bodies longer than this are recorded by their size only.
+const SHORT_BODY: usize = 2048;
 
 /// An answer, whole.
 #[derive(Debug, Clone)]
@@ -158,11 +167,46 @@ impl Registry {
         if let Some(body) = body {
             request = request.body(body);
         }
+        self.exchange(method, url, request).await
+    }
+
+    /// Sends a request, reads the whole answer, and records both.
+    async fn exchange(&self, method: Method, url: String, request: reqwest::RequestBuilder) -> Result<Answer, Failure> {
         let tried = format!("{method} {url}");
-        let response = request.send().await.map_err(|error| unreachable(&tried, &error))?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.map_err(|error| unreachable(&tried, &error))?;
-        Ok(Answer { method, url, status, headers, body })
+        let request = request.build().map_err(|error| Failure::error(format!("writing the request {tried}"), error))?;
+        let mut exchange = Exchange {
+            client: "registry client".to_owned(),
+            method: method.to_string(),
+            url: request.url().to_string(),
+            request_headers: readable(request.headers()),
+            request_body: request.body().and_then(reqwest::Body::as_bytes).and_then(shown),
+            ..Exchange::default()
+        };
+        let began = Instant::now();
+        let answered = async {
+            let response = self.http.execute(request).await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            Ok((status, headers, response.bytes().await?))
+        };
+        let answered: Result<_, reqwest::Error> = answered.await;
+        exchange.milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let answer = match answered {
+            Ok((status, headers, body)) => {
+                exchange.status = Some(status.as_u16());
+                exchange.response_headers = readable(&headers);
+                exchange.response_body = shown(&body);
+                Ok(Answer { method, url, status, headers, body })
+            }
+            Err(error) => {
+                let failure = unreachable(&tried, &error);
+                exchange.error.clone_from(&failure.seen);
+                Err(failure)
+            }
+        };
+        if let Some(evidence) = &self.options.evidence {
+            evidence.record(What::HttpExchange(Box::new(exchange)));
+        }
+        answer
     }
 
     fn is_own(&self, url: &str) -> bool {
@@ -223,17 +267,13 @@ impl Registry {
             let basic = BASE64_STANDARD.encode(format!("{}:{}", account.user, account.password));
             request = request.header(header::AUTHORIZATION, format!("Basic {basic}"));
         }
-        let tried = format!("GET {}", challenge.realm);
-        let response = request.query(&query).send().await.map_err(|error| unreachable(&tried, &error))?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.map_err(|error| unreachable(&tried, &error))?;
-        let answer = Answer { method: Method::GET, url: challenge.realm.clone(), status, headers, body };
+        let answer = self.exchange(Method::GET, challenge.realm.clone(), request.query(&query)).await?;
         let json = answer.json();
         if let Some(token) = json["token"].as_str().or(json["access_token"].as_str()) {
             *self.bearer.lock().await = Some(token.to_owned());
         }
         // The body holds the token; nobody needs it any more.
-        Ok(Answer { body: if status.is_success() { Bytes::new() } else { answer.body.clone() }, ..answer })
+        Ok(Answer { body: if answer.status.is_success() { Bytes::new() } else { answer.body.clone() }, ..answer })
     }
 
     /// Pushes an image under a tag: every missing blob as one upload, then the manifest. The answer is that of the
@@ -332,6 +372,23 @@ pub struct Pulled {
 
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// Headers for the record; what is no text is left out.
+fn readable(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let text = |(name, value): (&header::HeaderName, &header::HeaderValue)| {
+        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+    };
+    headers.iter().filter_map(text).collect()
+}
+
+/// A body for the record: itself when it is short text, else its size; nothing when it is empty.
+fn shown(body: &[u8]) -> Option<String> {
+    match std::str::from_utf8(body) {
+        _ if body.is_empty() => None,
+        Ok(text) if body.len() <= SHORT_BODY && !text.contains('\0') => Some(text.to_owned()),
+        _ => Some(format!("{} bytes", body.len())),
+    }
+}
 
 /// No answer at all: of the registry when the doorway led there, so it is a failure of the system to serve.
 fn unreachable(tried: &str, error: &reqwest::Error) -> Failure {

@@ -6,7 +6,7 @@ pub mod junit;
 pub mod terminal;
 pub mod yaml;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,9 @@ use crate::{
     failure::Failure,
     verdict::{Exit, Totals, Verdict},
 };
+
+/// How many commands, exchanges and refusals before a failed step a report shows; the rest is in the events.
+const TRAIL: usize = 5;
 
 /// What a run came to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -76,6 +79,9 @@ pub struct FailedStep {
     pub location: Option<String>,
     /// The requirements with their titles and document sections.
     pub sources: Vec<String>,
+    /// The last commands, exchanges and refused names before it, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trail: Vec<String>,
     /// The last log lines of the components concerned, by component.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub logs: BTreeMap<String, Vec<String>>,
@@ -198,7 +204,16 @@ fn scenario_report(
     let mut finished = false;
     let mut started = false;
     let mut logs = BTreeMap::<String, Vec<String>>::new();
+    let mut trail = VecDeque::new();
     for event in history {
+        if report.failed.is_none()
+            && let Some(line) = trail_line(&event.what)
+        {
+            trail.push_back(line);
+            if trail.len() > TRAIL {
+                trail.pop_front();
+            }
+        }
         match &event.what {
             What::NotRun { reason } => {
                 report.reason = Some(reason.clone());
@@ -212,6 +227,7 @@ fn scenario_report(
                     failure: failure.clone(),
                     location: location.clone(),
                     sources: sources(&scenario.requirements, &opening.requirements),
+                    trail: trail.drain(..).collect(),
                     logs: BTreeMap::new(),
                 });
             }
@@ -241,6 +257,20 @@ fn scenario_report(
         }
     }
     report
+}
+
+/// What a command, an exchange or a refusal says in a line.
+fn trail_line(what: &What) -> Option<String> {
+    match what {
+        What::CommandRun { argv, exit, seconds, .. } => {
+            let command = argv.last()?;
+            let exit = exit.map_or("a signal".to_owned(), |code| format!("exit code {code}"));
+            Some(format!("$ {command} -> {exit} in {seconds:.1} s"))
+        }
+        What::HttpExchange(exchange) => Some(exchange.line()),
+        What::DoorwayRefused { asked, reason } => Some(format!("{asked} was refused by the doorway: {reason}")),
+        _ => None,
+    }
 }
 
 fn sources(requirements: &[String], stated: &BTreeMap<String, Stated>) -> Vec<String> {

@@ -78,6 +78,9 @@ pub fn failure(scenario: &ScenarioReport) -> String {
             if let Some(next) = &failed.failure.next {
                 part("next", next);
             }
+            for line in &failed.trail {
+                part("before it", line);
+            }
             for (component, lines) in &failed.logs {
                 let from = lines.len().saturating_sub(LOG_LINES);
                 part(&format!("{component} log"), &format!("the last {} lines", lines.len() - from));
