@@ -12,7 +12,7 @@ use cucumber::{given, then, when};
 use harness::{
     environment::Environment,
     failure::{Failure, Step, Tried},
-    wait::{Check, wait},
+    wait::{Check, answers, wait},
 };
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -85,7 +85,26 @@ impl World {
                     format!("replicas, updated, ready = {counts:?} of {wanted}")
                 })
             })
-            .await
+            .await?;
+        self.service_follows().await
+    }
+
+    /// Waits until the registry's Service leads to exactly the pods that are ready: it follows them a moment later.
+    pub(crate) async fn service_follows(&self) -> Step {
+        let pods: Api<Pod> = self.in_registry_namespace();
+        let labels = ListParams::default().labels(&registry_pods());
+        let until = wait("the registry's Service to lead to the pods that are ready", self.env.limits.settle);
+        answers(until.of("operator"), || async {
+            let pods = match pods.list(&labels).await {
+                Ok(pods) => pods,
+                Err(error) => return Check::NotYet(format!("listing registry pods: {error}")),
+            };
+            let mut ready: Vec<_> = pods.iter().filter(|pod| is_serving(pod)).filter_map(address).collect();
+            ready.sort();
+            let led_to = self.env.doorway.endpoints(names::REGISTRY_NAMESPACE, names::REGISTRY);
+            Check::when(!ready.is_empty() && ready == led_to, || format!("ready: {ready:?}, led to: {led_to:?}"))
+        })
+        .await
     }
 
     /// Deletes the configuration, so that the operator initialises its components as on a fresh cluster.
@@ -163,6 +182,17 @@ impl World {
             })
             .await
     }
+}
+
+/// Ready and not about to end.
+fn is_serving(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions.into_iter().flatten().any(|found| found.type_ == "Ready" && found.status == "True");
+    ready && pod.metadata.deletion_timestamp.is_none()
+}
+
+fn address(pod: &Pod) -> Option<String> {
+    pod.status.as_ref()?.pod_ip.clone()
 }
 
 /// Conditions as one line.

@@ -3,7 +3,7 @@
 use cucumber::{then, when};
 use harness::{
     failure::{Failure, Step, Tried},
-    wait::{Check, answers, wait},
+    wait::{Check, wait},
 };
 use http::{HeaderMap, Method, StatusCode};
 use k8s_openapi::api::core::v1::Pod;
@@ -39,17 +39,7 @@ async fn replaced(world: &mut World) -> Step {
             Check::when(replaced && ready && pods.len() == old.len(), || format!("pods {names:?}, one ready: {ready}"))
         })
         .await?;
-    // The pod is ready; the Service follows it, which is seen only by asking.
-    let registry = world.registry()?;
-    let until = wait("the registry to answer through its Service", world.env.limits.settle).of("registry");
-    answers(until, || async {
-        match registry.request(Method::GET, "/v2/", HeaderMap::new(), None).await {
-            Ok(answer) if answer.status == StatusCode::OK => Check::Met(()),
-            Ok(answer) => Check::NotYet(answer.summary()),
-            Err(failure) => Check::NotYet(failure.text()),
-        }
-    })
-    .await
+    world.service_follows().await
 }
 
 #[then("the command prints log lines with time, level, msg and instance.id")]

@@ -11,7 +11,10 @@ use std::{
 use api::route::Route;
 use futures::{StreamExt, future::BoxFuture};
 use k8s_openapi::{
-    api::{core::v1::Service, discovery::v1::EndpointSlice},
+    api::{
+        core::v1::Service,
+        discovery::v1::{Endpoint, EndpointSlice},
+    },
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use kube::{
@@ -144,6 +147,16 @@ impl Doorway {
     /// Takes a placed name away.
     pub fn displace(&self, name: &str) {
         self.table.placed.write().expect("no panic while placing").remove(name);
+    }
+
+    /// The addresses behind a Service that are ready, as the doorway knows them now, in order.
+    pub fn endpoints(&self, namespace: &str, service: &str) -> Vec<String> {
+        let slices = self.table.slices.state();
+        let own = slices.iter().filter(|slice| is_of(slice, namespace, service));
+        let ready = own.flat_map(|slice| slice.endpoints.iter().filter(|endpoint| is_ready(endpoint)));
+        let mut addresses: Vec<_> = ready.flat_map(|endpoint| endpoint.addresses.iter().cloned()).collect();
+        addresses.sort();
+        addresses
     }
 
     /// Where a name leads now, for messages and for proxies that stand behind a seam.
@@ -301,11 +314,7 @@ impl Table {
             return Err(format!("Service {namespace}/{name} has no port {port}"));
         };
         let slices = self.slices.state();
-        let own = slices.iter().filter(|slice| {
-            slice.namespace().as_deref() == Some(namespace)
-                && slice.labels().get("kubernetes.io/service-name").map(String::as_str) == Some(name)
-        });
-        for slice in own {
+        for slice in slices.iter().filter(|slice| is_of(slice, namespace, name)) {
             let target = slice
                 .ports
                 .iter()
@@ -315,10 +324,7 @@ impl Table {
                 Some(IntOrString::Int(number)) => Some(*number),
                 _ => None,
             });
-            let ready = slice
-                .endpoints
-                .iter()
-                .find(|endpoint| endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true));
+            let ready = slice.endpoints.iter().find(|endpoint| is_ready(endpoint));
             let ip = ready.and_then(|endpoint| endpoint.addresses.first()).and_then(|ip| ip.parse().ok());
             if let (Some(ip), Some(port)) = (ip, number.and_then(|number| u16::try_from(number).ok())) {
                 return Ok(Destination::Pod { ip, port });
@@ -326,6 +332,17 @@ impl Table {
         }
         Err(format!("Service {namespace}/{name} has no ready endpoint"))
     }
+}
+
+/// Whether a slice belongs to a Service.
+fn is_of(slice: &EndpointSlice, namespace: &str, service: &str) -> bool {
+    slice.namespace().as_deref() == Some(namespace)
+        && slice.labels().get("kubernetes.io/service-name").map(String::as_str) == Some(service)
+}
+
+/// A condition that is not told counts as true, as the API says of it.
+fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
 }
 
 /// Reads `CONNECT host:port HTTP/1.1` and the header that follows; `None` for anything else.
