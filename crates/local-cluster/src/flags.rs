@@ -94,8 +94,8 @@ pub(crate) fn etcd(layout: &Layout) -> Vec<OsString> {
         .set("quota-backend-bytes", (512_u32 << 20).to_string())
         .set("snapshot-count", "5000")
         // A single member elects itself; there is nobody to wait for.
-        .set("heartbeat-interval", "20")
-        .set("election-timeout", "200")
+        .set("heartbeat-interval", "10")
+        .set("election-timeout", "50")
         .0
 }
 

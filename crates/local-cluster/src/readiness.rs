@@ -13,7 +13,13 @@ use crate::error::chain;
 /// Distance between two looks at a server that does not accept connections yet; there is nothing to watch at that time.
 const LOOK_AGAIN: Duration = Duration::from_millis(15);
 
+/// Checks of `/readyz` that only concern others than administrators. They begin a second after everything else, and so
+/// would be waited for with idle hands: the roles every cluster has, and the priority classes of system pods.
+pub(crate) const FOR_OTHERS: [&str; 2] =
+    ["poststarthook/rbac/bootstrap-roles", "poststarthook/scheduling/bootstrap-system-priority-classes"];
+
 /// A minimal client of the API server with the admin's token.
+#[derive(Debug)]
 pub(crate) struct Observer {
     client: reqwest::Client,
     url: String,
@@ -29,10 +35,13 @@ impl Observer {
         Ok(Observer { client, url: url.to_owned(), token: token.to_owned() })
     }
 
-    /// Waits until `/readyz` answers 200. Has no clock of its own; `last_seen` always holds the latest observation.
-    pub(crate) async fn ready(&self, last_seen: &LastSeen) {
+    /// Waits until `/readyz` answers 200, not asking about the checks in `but`. Has no clock of its own; `last_seen`
+    /// always holds the latest observation.
+    pub(crate) async fn ready(&self, but: &[&str], last_seen: &LastSeen) {
+        let but: Vec<_> = but.iter().map(|check| ("exclude", *check)).collect();
         loop {
-            match self.client.get(format!("{}/readyz", self.url)).bearer_auth(&self.token).send().await {
+            let asked = self.client.get(format!("{}/readyz", self.url)).query(&but).bearer_auth(&self.token);
+            match asked.send().await {
                 Ok(answer) if answer.status().is_success() => return,
                 Ok(answer) => {
                     let status = answer.status();

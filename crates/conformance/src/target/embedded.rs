@@ -134,7 +134,7 @@ pub struct ClusterOptions<'a> {
 }
 
 impl Cluster {
-    /// Starts a control plane, then nodes and platform side by side.
+    /// Starts a control plane, and nodes and platform side by side as soon as it serves administrators.
     pub async fn start(options: ClusterOptions<'_>) -> Result<Self, Failure> {
         let folder = options.folder.to_owned();
         make_folder(&folder)?;
@@ -146,7 +146,7 @@ impl Cluster {
         let mut control_plane = ControlPlaneOptions::new(folder.join("control-plane"), options.tools.clone(), network);
         control_plane.ledger = Some(ledger.clone());
         control_plane.ready_within = options.ready_within;
-        let control_plane = ControlPlane::start(control_plane).await.tried("starting a control plane")?;
+        let control_plane = ControlPlane::serve(control_plane).await.tried("starting a control plane")?;
 
         let images = folder.join("images.yaml");
         std::fs::write(&images, &options.images).tried(format!("writing {}", images.display()))?;
@@ -185,7 +185,9 @@ impl Cluster {
             child.ledger = Some(ledger.clone());
             Child::spawn(child)
         };
-        let (platform, nodes) = tokio::join!(start("platform", &platform), start("nodes", &nodes));
+        let (ready, platform, nodes) =
+            tokio::join!(control_plane.ready(), start("platform", &platform), start("nodes", &nodes));
+        ready.tried("starting a control plane")?;
         let platform = platform.tried("starting the platform parts")?;
         let nodes = nodes.tried("starting the nodes")?;
         let client = client_of(control_plane.kubeconfig()).await?;
