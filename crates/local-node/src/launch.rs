@@ -12,7 +12,7 @@ use crate::{
     image_map::ImageEntry,
     node::{NODE_ADDRESS, Node},
     own_root,
-    rewrite::{Rewrite, link_root},
+    rewrite::{self, Rewrite, link_root},
     source::SourceError,
     spawner::Launch,
     volumes::{Places, VolumeError, Volumes},
@@ -159,15 +159,11 @@ fn rewrite(parts: &Parts<'_>, mounts: Vec<(String, PathBuf)>, termination_file: 
         .map(|path| (path.to_string_lossy().into_owned(), path.clone()));
     let image = parts.image.rewrite.iter().map(|(documented, real)| (documented.clone(), real.clone()));
     let termination = std::iter::once((termination.to_owned(), termination_file.to_owned()));
-    let ports =
-        parts.pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
-    let ports = ports.flat_map(|container| container.ports.iter().flatten());
-    let ports = ports.filter_map(|port| u16::try_from(port.container_port).ok()).collect();
     let paths = mounts.into_iter().chain(image).chain(termination).chain(real);
     Rewrite::new(
         // In a root of its own every documented path is true already.
         paths.filter(|_| !parts.image.own_root),
-        ports,
+        rewrite::declared_ports(parts.pod),
         parts.listen_address.to_owned(),
         parts.addresses.pod.clone(),
     )

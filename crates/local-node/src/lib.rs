@@ -5,7 +5,7 @@
 //! - All pods run as the user of this process and see this machine's files; `readOnly`, `fsGroup`, `securityContext` and
 //!   resource limits have no effect. Mount paths in command, args and env are rewritten to where a volume really lies.
 //! - A pod's address 10.L.N.P stands for 127.L.N.P, see [`api::address`]; `:PORT` and `0.0.0.0:PORT` of declared container
-//!   ports are rewritten to it. A pod on the host network gets such an address, too.
+//!   ports are rewritten to it, in files from ConfigMaps as well. A pod on the host network gets such an address, too.
 //! - The restart back-off is 0.5 s doubling to 10 s (a kubelet's: 10 s to 300 s), and begins anew after a run of 20 s.
 //! - Readiness and startup are also probed between the periods and during the initial delay, until they first succeed.
 //! - A preStop hook may take one second unless [`Options::pre_stop_limit`] says otherwise: there is no load balancer that

@@ -20,6 +20,7 @@ use kube::{Api, Client, api::PostParams};
 use crate::{
     atomic_folder::{Payload, PayloadFile},
     downward::{self, Addresses},
+    rewrite,
     source::{SourceError, SourceName, Sources},
 };
 
@@ -112,7 +113,7 @@ pub(crate) async fn compute(
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         let optional = source.optional.unwrap_or(false);
         let object = context.sources.config_map(namespace, &source.name, !optional).await?;
-        let data = config_map_data(object);
+        let data = localised(config_map_data(object), context);
         payload.extend(chosen("ConfigMap", &source.name, data, source.items.as_deref(), mode, optional)?);
     }
     if let Some(source) = &volume.downward_api {
@@ -144,7 +145,7 @@ async fn projected(
     if let Some(source) = &projection.config_map {
         let optional = source.optional.unwrap_or(false);
         let object = context.sources.config_map(namespace, &source.name, !optional).await?;
-        let data = config_map_data(object);
+        let data = localised(config_map_data(object), context);
         payload.extend(chosen("ConfigMap", &source.name, data, source.items.as_deref(), mode, optional)?);
     }
     if let Some(source) = &projection.downward_api {
@@ -167,6 +168,18 @@ fn config_map_data(object: Option<ConfigMap>) -> Data {
     let object = object?;
     let text = object.data.into_iter().flatten().map(|(key, value)| (key, value.into_bytes()));
     Some(text.chain(object.binary_data.into_iter().flatten().map(|(key, value)| (key, value.0))).collect())
+}
+
+/// Configuration files name listen addresses, too.
+fn localised(data: Data, context: &Context<'_>) -> Data {
+    let Ok(address) = context.addresses.pod.parse() else { return data };
+    let address = api::address::listen_address(address).to_string();
+    let ports = rewrite::declared_ports(context.pod);
+    let localise = |content: Vec<u8>| match String::from_utf8(content) {
+        Ok(text) => rewrite::listen_addresses(&text, &ports, &address).into_bytes(),
+        Err(binary) => binary.into_bytes(),
+    };
+    Some(data?.into_iter().map(|(key, content)| (key, localise(content))).collect())
 }
 
 fn chosen(

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::api::core::v1::Pod;
+
 /// The replacements that hold for one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Rewrite {
@@ -84,6 +86,29 @@ impl Rewrite {
         let port = port.parse::<u16>().ok()?;
         (is_everywhere && self.ports.contains(&port)).then(|| format!("{}:{port}", self.listen_address))
     }
+}
+
+/// The ports that the containers of a pod declare.
+pub(crate) fn declared_ports(pod: &Pod) -> Vec<u16> {
+    let spec = pod.spec.iter();
+    let containers = spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    ports.filter_map(|port| u16::try_from(port.container_port).ok()).collect()
+}
+
+/// A configuration file in which each `:PORT`, `0.0.0.0:PORT` or `[::]:PORT` that is a word by itself has `address`.
+pub(crate) fn listen_addresses(text: &str, ports: &[u16], address: &str) -> String {
+    let ends_word = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',');
+    let mut result = String::with_capacity(text.len());
+    for piece in text.split_inclusive(ends_word) {
+        let word = piece.trim_end_matches(ends_word);
+        let port = word.rsplit_once(':').filter(|(host, _)| matches!(*host, "" | "0.0.0.0" | "[::]"));
+        match port.and_then(|(_, port)| port.parse().ok()).filter(|port| ports.contains(port)) {
+            Some(port) => result.push_str(&format!("{address}:{port}{}", &piece[word.len()..])),
+            None => result.push_str(piece),
+        }
+    }
+    result
 }
 
 fn trimmed(path: &str) -> &str {
@@ -171,6 +196,15 @@ mod tests {
     #[case("image-registry.openshift-image-registry.svc:5000", "image-registry.openshift-image-registry.svc:5000")]
     fn values(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(rewrite().value(text), expected);
+    }
+
+    #[rstest]
+    #[case("bindAddress: \":60000\"\n", "bindAddress: \"127.3.1.9:60000\"\n")]
+    #[case("a: 0.0.0.0:60000", "a: 127.3.1.9:60000")]
+    #[case("{\"a\":\"[::]:60000\",\"b\":1}", "{\"a\":\"127.3.1.9:60000\",\"b\":1}")]
+    #[case("a: :5000\nb: host:60000\nc::60000", "a: :5000\nb: host:60000\nc::60000")]
+    fn files(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(listen_addresses(text, &[60000], "127.3.1.9"), expected);
     }
 
     #[test]

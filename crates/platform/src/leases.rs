@@ -33,10 +33,10 @@ pub(crate) async fn start(cluster: &Cluster) {
             let (cluster, leases, seen) = (cluster.clone(), leases.clone(), Arc::clone(&seen));
             let (pods, held) = (pods.state(), held.state());
             async move {
-                let running: BTreeSet<Timestamp> = pods.iter().flat_map(|pod| running_since(pod)).collect();
+                let running: BTreeSet<Run> = pods.iter().flat_map(|pod| runs(pod)).collect();
                 let stale = {
                     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                    seen.extend(&running);
+                    seen.extend(running.iter().map(|run| run.since));
                     held.into_iter().find(|lease| is_left_behind(lease, &running, &seen))
                 };
                 let Some(lease) = stale else { return Ok(()) };
@@ -52,23 +52,41 @@ pub(crate) async fn start(cluster: &Cluster) {
     cache::drive(cluster, "operator lease", changed, pass).await;
 }
 
-/// Since when each container of the pod has been running, if it is the operator's.
-fn running_since(pod: &Pod) -> impl Iterator<Item = Timestamp> + '_ {
+/// A run of the operator that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Run {
+    since: Timestamp,
+    /// The end of the run before it in the same container.
+    after: Option<Timestamp>,
+}
+
+/// What runs in the pod, if it is the operator's.
+fn runs(pod: &Pod) -> impl Iterator<Item = Run> + '_ {
     let is_operators = pod.name_any().starts_with(&format!("{}-", names::OPERATOR_DEPLOYMENT));
     let statuses = pod.status.as_ref().filter(|_| is_operators).and_then(|status| status.container_statuses.as_ref());
-    let started = statuses.into_iter().flatten().filter_map(|status| status.state.as_ref()?.running.as_ref());
-    started.filter_map(|running| running.started_at.as_ref().map(|time| time.0))
+    statuses.into_iter().flatten().filter_map(|status| {
+        let since = status.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0;
+        let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+        Some(Run { since, after: last.and_then(|last| last.finished_at.as_ref()).map(|time| time.0) })
+    })
 }
 
 /// True if no running operator can have renewed the lease, but one that was seen running can.
 ///
 /// A lease of an operator that runs as no pod at all is nobody's business here.
-fn is_left_behind(lease: &Lease, running: &BTreeSet<Timestamp>, seen: &BTreeSet<Timestamp>) -> bool {
+fn is_left_behind(lease: &Lease, running: &BTreeSet<Run>, seen: &BTreeSet<Timestamp>) -> bool {
     let Some(spec) = &lease.spec else { return false };
     let Some(renewed) = spec.renew_time.as_ref().map(|time| time.0) else { return false };
     let is_held = spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty());
     let holder_was_a_pod = !running.is_empty() || seen.iter().any(|since| *since <= renewed);
-    is_held && holder_was_a_pod && running.iter().all(|since| *since > renewed)
+    is_held && holder_was_a_pod && running.iter().all(|run| began_after(run, renewed))
+}
+
+/// Pods tell whole seconds. A run that began in the second of the renewal counts as later if the one before it ended no
+/// earlier; if that is wrong, the holder takes its lease again at its next renewal and nobody is harmed.
+fn began_after(run: &Run, renewed: Timestamp) -> bool {
+    let second = Timestamp::from_second(renewed.as_second()).unwrap_or(renewed);
+    run.since > renewed || (run.since >= second && run.after.is_some_and(|end| end >= second))
 }
 
 #[cfg(test)]
@@ -94,13 +112,25 @@ mod tests {
         #[case] expected: bool,
     ) {
         let at = |second: &i64| Timestamp::from_second(*second).expect("in range");
+        let run = |second: &i64| Run { since: at(second), after: None };
         let spec = LeaseSpec {
             holder_identity: Some(holder.into()),
             renew_time: Some(MicroTime(at(&5))),
             ..LeaseSpec::default()
         };
         let lease = Lease { spec: Some(spec), ..Lease::default() };
-        let (running, seen) = (running.iter().map(at).collect(), seen.iter().map(at).collect());
+        let (running, seen) = (running.iter().map(run).collect(), seen.iter().map(at).collect());
         assert_eq!(is_left_behind(&lease, &running, &seen), expected);
+    }
+
+    #[rstest]
+    #[case::restarted_in_the_same_second(5_000, Some(5_000), true)]
+    #[case::restarted_long_before(5_000, Some(3_000), false)]
+    #[case::first_run(5_000, None, false)]
+    #[case::restarted_a_second_before(4_000, Some(4_000), false)]
+    fn a_lease_renewed_within_a_second(#[case] since: i64, #[case] after: Option<i64>, #[case] expected: bool) {
+        let at = |millisecond: i64| Timestamp::from_millisecond(millisecond).expect("in range");
+        let run = Run { since: at(since), after: after.map(at) };
+        assert_eq!(began_after(&run, at(5_300)), expected);
     }
 }
