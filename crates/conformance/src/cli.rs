@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    catalog, cluster, data::Data, doctor, exit, lane::Wiring, plan, prove, report, results, run, steps, stop::Stop,
+    catalog, cluster, compare, data::Data, doctor, exit, lane::Wiring, plan, prove, report, results, run, steps,
+    stop::Stop,
 };
 
 /// Judges an OpenShift image registry by its documentation.
@@ -47,6 +48,11 @@ enum Command {
         after_help = "Examples:\n  registry-conformance report latest\n  registry-conformance report latest --format junit"
     )]
     Report(ReportOptions),
+    /// Show how two runs differ, requirement by requirement
+    #[command(
+        after_help = "Exit codes: 0 the same verdicts; 1 they differ; 2 it could not be compared.\n\nExamples:\n  registry-conformance compare latest 20260131-142501-embedded-reference-1a2b\n  registry-conformance compare runs/a runs/b --format yaml"
+    )]
+    Compare(CompareOptions),
     /// Say what this machine has and lacks, and how to get it
     Doctor,
     /// Start, end or look at an embedded cluster by hand
@@ -68,6 +74,9 @@ pub(crate) struct Options {
     /// What to judge: a file of systems/ by its name
     #[arg(long, env = "CONFORMANCE_SYSTEM", default_value = "reference", value_name = "NAME")]
     pub system: String,
+    /// The folder with the programs of the system's components, for systems that come as programs
+    #[arg(long, env = "CONFORMANCE_BIN_DIR", value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
     /// Tag expression; requirement ids, FILE:LINE and name~"pattern" are tags too. Several are joined by `or`
     #[arg(long, env = "CONFORMANCE_SELECT", value_name = "EXPRESSION")]
     pub select: Vec<String>,
@@ -178,6 +187,30 @@ pub(crate) enum ReportForm {
 }
 
 #[derive(Debug, Clone, Args)]
+pub(crate) struct CompareOptions {
+    /// One run: its folder, its id, or `latest`
+    pub before: String,
+    /// The other run
+    pub after: String,
+    #[arg(long, value_enum, default_value_t = CompareForm::Text)]
+    pub format: CompareForm,
+    /// Also show what is the same
+    #[arg(long, env = "CONFORMANCE_ALL", value_parser = clap::builder::FalseyValueParser::new())]
+    pub all: bool,
+    /// Where results were written
+    #[arg(long, env = "CONFORMANCE_OUT", default_value = results::FOLDER, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// The forms of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompareForm {
+    Text,
+    Yaml,
+    Json,
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ClusterOptions {
     #[command(subcommand)]
     pub action: ClusterCommand,
@@ -241,6 +274,7 @@ async fn dispatch<W: Wiring>(command: Command, wiring: Arc<W>) -> anyhow::Result
             catalog::command::<W::World>(&data, &options)
         }
         Command::Report(options) => report::command(&options),
+        Command::Compare(options) => compare::command(&options),
         Command::Doctor => Ok(doctor::command(wiring.as_ref()).await),
         Command::Cluster(options) => {
             signals()?;

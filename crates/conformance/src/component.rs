@@ -1,7 +1,11 @@
 //! The other faces of the one binary: components of the reference system, platform parts and nodes, each started as a
 //! child process or a pod of its own, exactly as a stranger's executable would be.
 
-use std::{ffi::OsString, path::Path, process::ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::ExitCode,
+};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
@@ -48,20 +52,40 @@ pub fn dispatch(args: &[OsString]) -> Option<ExitCode> {
     if called == "oc" {
         return Some(client(args.to_vec()));
     }
+    if let Some(words) = reference_for(called, word) {
+        // The program's own name stays in front, for messages; `node-ca-sync` is used up.
+        let rest = args.iter().skip(if words[1] == "node-ca" { 2 } else { 1 });
+        let args: Vec<OsString> = args[..1].iter().cloned().chain(words.map(Into::into)).chain(rest.cloned()).collect();
+        return Some(start(&args));
+    }
     if !WORDS.contains(&word) {
         return None;
     }
     if word == "oc" {
         return Some(client(args[1..].to_vec()));
     }
+    Some(start(args))
+}
+
+/// The component of the reference that answers to the name of a program of OpenShift, as `oc` does to its own.
+fn reference_for(called: &OsStr, first: &str) -> Option<[&'static str; 2]> {
+    match (called.to_str()?, first) {
+        ("cluster-image-registry-operator", "node-ca-sync") => Some(["reference", "node-ca"]),
+        ("cluster-image-registry-operator", _) => Some(["reference", "operator"]),
+        ("dockerregistry" | "image-registry", _) => Some(["reference", "registry"]),
+        _ => None,
+    }
+}
+
+fn start(args: &[OsString]) -> ExitCode {
     let component = match Component::try_parse_from(args) {
         Ok(component) => component,
         Err(error) => {
             let _ = error.print();
-            return Some(ExitCode::from(if error.use_stderr() { 2 } else { 0 }));
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    Some(runtime().block_on(serve(component)))
+    runtime().block_on(serve(component))
 }
 
 /// The names of all components, for a test that they parse.

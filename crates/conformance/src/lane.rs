@@ -9,7 +9,7 @@ use harness::{
     scenario::Scenario, system::System, verdict::Verdict,
 };
 
-use crate::{data::Data, stop::Stop};
+use crate::{binaries::Binaries, data::Data, stop::Stop};
 
 /// A place where systems run: it opens lanes, each with its own control plane. It is shared by the lanes' threads.
 pub trait Target: Send + Sync + 'static {
@@ -42,6 +42,12 @@ pub trait Lane<W> {
 
     /// The last log lines of a component, for the report of a failure.
     fn logs<'a>(&'a self, component: &'a str, lines: usize) -> LocalBoxFuture<'a, Vec<String>>;
+
+    /// Resolves when a component of the system turns out to be unable to run at all, which is no fault of the system's
+    /// behaviour; never where nobody watches for it. What was going on then is given up as an Error.
+    fn broken(&self) -> LocalBoxFuture<'_, Failure> {
+        Box::pin(std::future::pending())
+    }
 
     /// Switches a fault on. It holds until [`Lane::clear_faults`].
     fn set_fault<'a>(&'a self, fault: &'a FaultFile) -> LocalBoxFuture<'a, Result<(), Failure>>;
@@ -86,6 +92,8 @@ pub struct Request {
     /// One of [`Wiring::targets`].
     pub target: String,
     pub system: System,
+    /// The programs of the system's components.
+    pub binaries: Binaries,
     pub data: Data,
     /// The folder of this run; everything the target writes lies below it.
     pub folder: PathBuf,

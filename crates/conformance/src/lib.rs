@@ -1,6 +1,7 @@
 //! The command line of registry-conformance and the glue to cucumber: it finds the data, makes the plan, runs the lanes
 //! and writes the reports. What is judged and how is left to the harness, steps and targets.
 
+pub mod binaries;
 pub mod cli;
 pub mod component;
 pub mod data;
@@ -16,6 +17,7 @@ pub mod wiring;
 
 mod catalog;
 mod cluster;
+mod compare;
 mod cucumber_events;
 mod doctor;
 mod panics;

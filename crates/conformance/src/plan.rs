@@ -15,6 +15,7 @@ use harness::{
 };
 
 use crate::{
+    binaries::Binaries,
     cli::{Form, Options, PlanOptions},
     data::Data,
     lane::{Request, Target as _, Wiring},
@@ -29,6 +30,7 @@ pub(crate) struct Prepared<W: Wiring> {
     pub catalogue: Catalogue,
     pub features: Arc<Features>,
     pub system: System,
+    pub binaries: Binaries,
     pub target_name: String,
     pub target: Arc<W::Target>,
     pub vocabulary: Vocabulary<W::World>,
@@ -48,11 +50,13 @@ impl<W: Wiring> Prepared<W> {
         let features = Arc::new(data.features()?);
         let systems = data.systems(&catalogue)?;
         let system = System::find(&systems, &options.system)?.clone();
+        let binaries = Binaries::find(&system, options.bin_dir.as_deref(), features.suite(), &catalogue)?;
         let target_name = target_name(wiring, options.target.as_deref())?;
         let run = results::run_id(&target_name, &system.name);
         let target = wiring.target(Request {
             target: target_name.clone(),
-            system: system.clone(),
+            system: binaries.install(&system),
+            binaries: binaries.clone(),
             data: data.clone(),
             folder: std::path::absolute(options.out.join(&run))?,
             keep: options.keep,
@@ -63,6 +67,7 @@ impl<W: Wiring> Prepared<W> {
             catalogue,
             features,
             system,
+            binaries,
             target_name,
             target: Arc::new(target),
             vocabulary,
@@ -81,6 +86,7 @@ impl<W: Wiring> Prepared<W> {
             catalogue: &self.catalogue,
             system: &self.system,
             capabilities: &self.target.capabilities(),
+            lacking: &self.binaries.lacking,
             selection: &self.selection,
             docs_versions: &options.docs_versions,
             lanes: lanes(options),

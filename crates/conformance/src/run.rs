@@ -64,6 +64,9 @@ pub(crate) async fn execute<W: Wiring>(
         not_run: plan.not_run.iter().map(|one| one.scenario.clone()).collect(),
     };
     evidence.record(What::RunStarted(Box::new(opening)));
+    for text in prepared.binaries.replaced(&prepared.system) {
+        evidence.note(text);
+    }
     for NotRun { scenario, reason } in &plan.not_run {
         evidence.record_of(scenario.id(), What::NotRun { reason: reason.clone() });
     }

@@ -158,6 +158,7 @@ impl<W> Session<'_, W> {
             () = self.stop.asked() => {
                 Err(Failure::error("running the step", self.stop.reason().unwrap_or("the run was stopped")))
             }
+            failure = self.lane.broken() => Err(failure),
             done = tokio::time::timeout_at(until.into(), work) => done.map_err(|_| {
                 let limit = limit::text(limit);
                 Failure::error(format!("{whose} deadline of {limit}"), "the step was still going on and was dropped")

@@ -2,6 +2,7 @@
 //! and no reference system; targets, steps and the command line are built on it.
 
 pub mod check;
+pub mod component;
 pub mod coverage;
 pub mod datafile;
 pub mod doorway;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::{
+    component::Lacking,
     nearest::did_you_mean,
     requirement::Catalogue,
     scenario::Scenario,
@@ -31,6 +32,8 @@ pub struct Inputs<'a> {
     pub catalogue: &'a Catalogue,
     pub system: &'a System,
     pub capabilities: &'a Capabilities,
+    /// Components of the system that are not there.
+    pub lacking: &'a [Lacking],
     pub selection: &'a Selection,
     /// Only scenarios of requirements that one of these documentation versions states; all when empty.
     pub docs_versions: &'a [String],
@@ -156,6 +159,9 @@ fn obstacle(scenario: &Scenario, inputs: &Inputs<'_>) -> Option<String> {
                 None => format!("target {} does not offer {need}", capabilities.target),
             });
         }
+    }
+    if let Some(lacking) = inputs.lacking.iter().find(|lacking| lacking.stops(scenario)) {
+        return Some(lacking.reason.clone());
     }
     let claims = &inputs.system.claims;
     if let Some(claim) = scenario.claims().find(|claim| !claims.capabilities.iter().any(|own| own == claim)) {
@@ -290,6 +296,7 @@ mod tests {
         catalogue: Catalogue,
         system: System,
         capabilities: Capabilities,
+        lacking: Vec<Lacking>,
         seconds: BTreeMap<String, f64>,
     }
 
@@ -305,6 +312,7 @@ mod tests {
                 present: BTreeSet::from(["skopeo".into()]),
                 absent: BTreeMap::from([("podman".into(), "podman is not on PATH".into())]),
             },
+            lacking: Vec::new(),
             seconds: BTreeMap::new(),
         }
     }
@@ -323,6 +331,7 @@ mod tests {
                 catalogue: &self.catalogue,
                 system: &self.system,
                 capabilities: &self.capabilities,
+                lacking: &self.lacking,
                 selection: &if select.is_empty() { Selection::All } else { Selection::parse(select).unwrap() },
                 docs_versions: &versions,
                 lanes,
@@ -339,6 +348,17 @@ mod tests {
             plan.not_run.iter().map(|one| (one.scenario.name.as_str(), one.reason.as_str())).collect();
         assert_eq!(reasons, [("podman pulls", "podman is not on PATH"), ("a volume", "system s does not claim block")]);
         assert_eq!(plan.len(), 1);
+    }
+
+    #[test]
+    fn a_missing_component_stops_only_what_needs_it() {
+        let mut given = given("");
+        let reason = "bin holds no renderer".to_owned();
+        given.lacking = vec![Lacking { needed_by: Selection::parse("@storage").unwrap(), reason: reason.clone() }];
+        let plan = given.plan("@storage or @operator", &[], 1, None).unwrap();
+        assert!(plan.scenarios().all(|(_, scenario)| scenario.subject == "operator"));
+        assert!(plan.not_run.iter().all(|one| one.scenario.subject == "storage" && one.reason == reason));
+        assert_eq!((plan.len(), plan.not_run.len()), (12, 6));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    component::Component,
     datafile::{DataError, DataFile, Place},
     limit,
     requirement::Catalogue,
@@ -21,6 +22,9 @@ pub struct System {
     /// Image names and the commands that stand for them where pods are processes.
     #[serde(default)]
     pub images: Vec<Image>,
+    /// Parts of it that come as programs in the folder given by `--bin-dir`.
+    #[serde(default)]
+    pub components: Vec<Component>,
     /// Manifests that install it, relative to the data folder, in order.
     #[serde(default)]
     pub manifests: Vec<PathBuf>,
@@ -54,6 +58,12 @@ pub struct Image {
     /// Whether the pod's own command is kept instead of being replaced.
     #[serde(default)]
     pub keep_command: bool,
+    /// Paths inside the image, and where they really lie.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rewrite: BTreeMap<String, PathBuf>,
+    /// Whether the container gets a root folder of its own, for programs that have paths compiled in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_root: bool,
 }
 
 /// What the system says of itself.
@@ -75,6 +85,9 @@ pub struct Limits {
     /// From an empty control plane to a system that can be judged.
     #[serde(deserialize_with = "limit::deserialize")]
     pub start: Duration,
+    /// A component's program from its start until it is ready for the first time.
+    #[serde(deserialize_with = "limit::deserialize")]
+    pub ready: Duration,
     /// One step, as a net behind the waits inside it.
     #[serde(deserialize_with = "limit::deserialize")]
     pub step: Duration,
@@ -106,6 +119,7 @@ impl Default for Limits {
         let seconds = Duration::from_secs;
         Self {
             start: seconds(60),
+            ready: seconds(15),
             step: seconds(90),
             scenario: seconds(300),
             run: seconds(3600),
@@ -137,6 +151,9 @@ impl System {
     pub fn read(file: &DataFile, catalogue: &Catalogue) -> Result<Self, DataError> {
         let mut system: Self = file.yaml()?;
         system.place = file.at(1);
+        for component in &system.components {
+            component.check(file)?;
+        }
         for deviation in &system.known_deviations {
             if catalogue.get(&deviation.requirement).is_none() {
                 let place = file.at(file.line_of("requirement", &deviation.requirement));
@@ -176,6 +193,14 @@ mod tests {
     #[case("name: a\ntitle: A\nlimtis: {}\n", "systems/a.yaml:3: unknown field `limtis`")]
     #[case("name: a\ntitle: A\nlimits:\n  step: 45\n", "systems/a.yaml:4: limits")]
     #[case("name: a\ntitle: A\nlimits:\n  step: soon\n", "write it with its unit")]
+    #[case(
+        "name: a\ntitle: A\ncomponents:\n  - {name: cli, binaries: []}\n",
+        "systems/a.yaml:4: component cli names no file"
+    )]
+    #[case(
+        "name: a\ntitle: A\ncomponents:\n  - name: cli\n    binaries: [oc]\n    neededBy: not\n",
+        "systems/a.yaml:6: cannot read the selection"
+    )]
     #[case(
         "name: a\ntitle: A\nknownDeviations:\n  - requirement: STO-NONE\n    reason: r\n    source: s\n",
         "systems/a.yaml:4: there is no requirement STO-NONE"

@@ -19,6 +19,7 @@ use harness::{
     failure::{Failure, Tried as _},
     plan::Capabilities,
     scenario::Scenario,
+    system::Image,
     trust::Authority,
     verdict::Verdict,
 };
@@ -30,6 +31,7 @@ use steps::World;
 use storage_backends::{ServerCertificate, StorageBackends, StorageOptions};
 use tokio::sync::OnceCell;
 
+use super::startup::{self, Startup};
 use super::{
     manifests,
     pod_logs::PodLogs,
@@ -52,12 +54,38 @@ const NODES: usize = 2;
 pub struct Embedded {
     request: Request,
     tools: OnceCell<Tools>,
+    /// Answers for the folder of all lanes, whatever becomes of this process.
+    ledger: OnceCell<Ledger>,
 }
 
 impl Embedded {
     /// A target for one request; nothing is started yet.
     pub fn new(request: Request) -> Self {
-        Self { request, tools: OnceCell::new() }
+        Self { request, tools: OnceCell::new(), ledger: OnceCell::new() }
+    }
+
+    fn lanes(&self) -> PathBuf {
+        self.request.folder.join("lanes")
+    }
+}
+
+impl Drop for Embedded {
+    /// Removes what lanes that were interrupted while they started have left. What a dying child still writes keeps
+    /// the folder for a moment; what is there after that is left to the ledger.
+    fn drop(&mut self) {
+        let Some(ledger) = self.ledger.get() else { return };
+        let until = std::time::Instant::now() + GRACE;
+        loop {
+            match std::fs::remove_dir_all(self.lanes()) {
+                Ok(()) => return ledger.close(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return ledger.close(),
+                Err(error) if std::time::Instant::now() > until => {
+                    return tracing::warn!(%error, "the folder of the lanes is left to `cluster gc`");
+                }
+                // Processes that are being killed announce their end to nobody here.
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
     }
 }
 
@@ -78,6 +106,11 @@ impl Target for Embedded {
 
     fn prepare<'a>(&'a self, progress: &'a dyn Fn(&str)) -> LocalBoxFuture<'a, Result<(), Failure>> {
         async move {
+            let left = local_cluster::ledger::gc().tried("removing what killed runs left")?;
+            left.failures.iter().for_each(|failure| progress(failure));
+            let ledger = Ledger::open().tried("opening the ledger of processes")?;
+            ledger.record_folder(&self.lanes()).tried("recording the folder of the lanes")?;
+            self.ledger.set(ledger).tried("remembering the ledger")?;
             let tried = "finding the programs of a control plane and the storage product";
             let tools = local_cluster::tool::locate_all(&Tool::ALL, progress).await.tried(tried)?;
             self.tools.set(tools).tried("remembering the programs")
@@ -106,6 +139,7 @@ struct EmbeddedLane {
     cluster: Cluster,
     backends: Arc<StorageBackends>,
     seams: Seams,
+    startup: Startup,
 }
 
 /// A control plane with nodes and platform parts, as `cluster up` starts it too.
@@ -232,7 +266,9 @@ impl EmbeddedLane {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.tried("binding the doorway")?;
         let doorway = listener.local_addr().tried("binding the doorway")?;
 
-        let images = images(request)?;
+        let images = images(request, &folder.join("image-files"))?;
+        let commands = images.iter().map(|image| (image.image.clone(), image.command.join(" "))).collect();
+        let images = serde_json::to_string(&images).tried("writing the image map")?;
         let cluster = Cluster::start(ClusterOptions {
             folder: &folder.join("cluster"),
             tools,
@@ -249,7 +285,9 @@ impl EmbeddedLane {
             .await
             .tried("opening the doorway")?;
         doorway.record_in(evidence.clone());
+        let startup = Startup::watch(client.clone(), &request.system, &request.binaries, &commands);
         manifests::apply(&client, request).await?;
+        started(request, &client, &startup).await?;
 
         let tools_folder = folder.join("bin");
         make_folder(&tools_folder)?;
@@ -309,7 +347,7 @@ impl EmbeddedLane {
             evidence,
             router: Some(cluster.router),
         };
-        Ok(Self { environment: Arc::new(environment), cluster, backends, seams })
+        Ok(Self { environment: Arc::new(environment), cluster, backends, seams, startup })
     }
 }
 
@@ -334,6 +372,7 @@ impl Lane<World> for EmbeddedLane {
         async move {
             let read = fault_proxy::Fault::read(&fault.file.path, &fault.file.text);
             let read = read.tried(format!("reading the fault {}", fault.entry.id))?;
+            self.startup.pause(true);
             self.seams.set(read, &self.environment.doorway).await
         }
         .boxed_local()
@@ -342,9 +381,15 @@ impl Lane<World> for EmbeddedLane {
     fn clear_faults(&self) -> LocalBoxFuture<'_, Result<(), Failure>> {
         async {
             self.seams.clear(&self.environment.doorway).await?;
-            steps::reset(self.environment.clone()).await
+            steps::reset(self.environment.clone()).await?;
+            self.startup.pause(false);
+            Ok(())
         }
         .boxed_local()
+    }
+
+    fn broken(&self) -> LocalBoxFuture<'_, Failure> {
+        self.startup.broken().boxed_local()
     }
 
     fn how_to_look(&self) -> Vec<String> {
@@ -362,8 +407,8 @@ impl Lane<World> for EmbeddedLane {
 
     fn close(self: Box<Self>) -> LocalBoxFuture<'static, Result<(), Failure>> {
         async move {
-            let Self { environment, cluster, backends, seams } = *self;
-            drop(seams);
+            let Self { environment, cluster, backends, seams, startup } = *self;
+            drop((seams, startup));
             backends.close(GRACE).await.tried("ending the storage products")?;
             let folder = environment.folder.clone();
             drop(environment);
@@ -424,22 +469,52 @@ fn backends(
     StorageBackends::new(options).tried("reading the backends")
 }
 
-/// The image map for the nodes, with the placeholders of the system file filled in. JSON is YAML.
-fn images(request: &Request) -> Result<String, Failure> {
+/// The image map for the nodes, with the placeholders of the system file filled in and its files laid out.
+fn images(request: &Request, folder: &Path) -> Result<Vec<Image>, Failure> {
     let own = own_executable().display().to_string();
-    let images: Vec<_> = request
-        .system
-        .images
-        .iter()
-        .map(|image| {
-            let mut image = image.clone();
-            for word in &mut image.command {
-                *word = word.replace("{self}", &own);
+    let mut images = request.system.images.clone();
+    for image in &mut images {
+        for word in &mut image.command {
+            *word = word.replace("{self}", &own);
+        }
+        for (index, (inside, file)) in image.rewrite.iter_mut().enumerate() {
+            let tried = || format!("giving the image {} its file {inside}", image.image);
+            let text = request.data.bytes(file).tried(tried())?;
+            let place = folder.join(image.image.replace('/', "_")).join(index.to_string());
+            make_folder(&place)?;
+            let real = place.join(file.file_name().unwrap_or_default());
+            std::fs::write(&real, text).tried(tried())?;
+            // In a root of its own the program finds the file under its documented path.
+            if !image.own_root {
+                let real = real.display().to_string();
+                for word in image.command.iter_mut().chain(image.env.values_mut()) {
+                    *word = word.replace(inside.as_str(), &real);
+                }
             }
-            image
-        })
-        .collect();
-    serde_json::to_string(&images).tried("writing the image map")
+            *file = real;
+        }
+    }
+    Ok(images)
+}
+
+/// Waits until the components that report do so for the first time, unless one turns out to be unable to run.
+async fn started(request: &Request, client: &Client, startup: &Startup) -> Result<(), Failure> {
+    let within = request.system.limits.ready;
+    for component in &request.system.components {
+        let (Some(object), Some(_)) = (&component.reports_on, request.binaries.of(component)) else { continue };
+        tokio::select! {
+            biased;
+            failure = startup.broken() => return Err(failure),
+            reported = tokio::time::timeout(within, startup::reported(client, object)) => match reported {
+                Ok(reported) => reported?,
+                Err(_) => {
+                    let what = format!("it did not report on {} {}", object.kind, object.name);
+                    return Err(startup.late(&component.name, &what).await);
+                }
+            },
+        }
+    }
+    Ok(())
 }
 
 /// Puts the system's `oc` where documented commands find it.

@@ -5,3 +5,4 @@ pub mod embedded;
 mod manifests;
 mod pod_logs;
 mod seams;
+mod startup;

@@ -1,6 +1,7 @@
 //! The report of a run: computed from its events and nothing else, so that it can be made again at any time. Each
 //! submodule prints it in one form.
 
+pub mod comparison;
 pub mod json;
 pub mod junit;
 pub mod terminal;
@@ -15,6 +16,9 @@ use crate::{
     failure::Failure,
     verdict::{Exit, Totals, Verdict},
 };
+
+/// How people read a Fail that the system file explains.
+pub(crate) const KNOWN: &str = "known fail";
 
 /// How many commands, exchanges and refusals before a failed step a report shows; the rest is in the events.
 const TRAIL: usize = 5;
@@ -39,9 +43,20 @@ pub struct Report {
     pub totals: Totals,
     pub scenarios: Vec<ScenarioReport>,
     pub requirements: Vec<RequirementReport>,
+    /// Lanes that could not be started, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken_lanes: Vec<BrokenLane>,
     /// Known deviations that were not seen: the system file is out of date.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stale_deviations: Vec<String>,
+}
+
+/// A lane in which nothing could be judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokenLane {
+    pub lane: usize,
+    pub failure: Failure,
 }
 
 /// What a scenario came to.
@@ -153,6 +168,7 @@ impl Report {
             totals: Totals::of(scenarios.iter().map(|scenario| scenario.verdict)),
             scenarios,
             requirements,
+            broken_lanes: broken_lanes(events),
             stale_deviations,
         }
     }
@@ -170,6 +186,14 @@ impl Report {
             Exit::Passed
         }
     }
+}
+
+fn broken_lanes(events: &[Event]) -> Vec<BrokenLane> {
+    let failed = events.iter().filter_map(|event| match &event.what {
+        What::LaneFailed { failure } => Some(BrokenLane { lane: event.lane.unwrap_or(1), failure: failure.clone() }),
+        _ => None,
+    });
+    failed.collect()
 }
 
 fn histories(events: &[Event]) -> BTreeMap<&str, Vec<&Event>> {
@@ -442,6 +466,33 @@ mod tests {
         );
         assert_eq!(report.stale_deviations, ["ACC-LOGIN-TOKEN"]);
         assert_eq!(report.exit(false), Exit::Failed);
+        let text = terminal::print(&report, terminal::Colour::Plain);
+        assert!(text.starts_with("known fail Blobs lie in the bucket (known: keys are read"), "{text}");
+        assert!(text.contains("ACC-LOGIN-TOKEN is listed as a known deviation of reference and passed"), "{text}");
+        assert!(yaml::print(&report).contains("known: keys are read from elsewhere (operator source"));
+    }
+
+    #[test]
+    fn only_known_fails_are_a_pass_unless_strict() {
+        let mut report = Report::of(&events(&["STO-S3-SECRET"]));
+        report.scenarios.retain(|one| one.verdict != Verdict::Error);
+        report.totals = Totals::of(report.scenarios.iter().map(|one| one.verdict));
+        assert_eq!((report.exit(false), report.exit(true)), (Exit::Passed, Exit::Failed));
+        let text = terminal::print(&report, terminal::Colour::Plain);
+        assert!(text.contains("1 known deviation of reference was seen"), "{text}");
+    }
+
+    #[test]
+    fn a_lane_that_could_not_be_started_says_so_once() {
+        let mut events = events(&[]);
+        let failure = Failure::error("starting the operator as `/bin/op`", "exit status 2\nlast log lines:\n  boom");
+        let last = events.last().unwrap().clone();
+        events.push(Event { lane: Some(2), what: What::LaneFailed { failure }, ..last });
+        let report = Report::of(&events);
+        assert_eq!(report.broken_lanes[0].lane, 2);
+        let text = terminal::print(&report, terminal::Colour::Plain);
+        assert_eq!(text.matches("boom").count(), 1, "{text}");
+        assert_eq!(yaml::read(&yaml::print(&report)).unwrap(), report);
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub enum Colour {
 /// The whole report.
 pub fn print(report: &Report, colour: Colour) -> String {
     let mut out = String::new();
+    for broken in &report.broken_lanes {
+        let word = paint(Verdict::Error, colour);
+        let text = broken.failure.text().replace('\n', "\n  ");
+        let _ = writeln!(out, "{word} lane {} could not be started\n  {text}\n", broken.lane);
+    }
     for scenario in report.scenarios.iter().filter(|one| matches!(one.verdict, Verdict::Fail | Verdict::Error)) {
         out.push_str(&headline(scenario, colour));
         out.push_str(&failure(scenario));
@@ -47,7 +52,12 @@ pub fn print(report: &Report, colour: Colour) -> String {
 
 fn headline(scenario: &ScenarioReport, colour: Colour) -> String {
     let known = scenario.known.as_ref().map_or(String::new(), |known| format!(" (known: {known})"));
-    format!("{} {}{known}\n  at {}:{}\n", paint(scenario.verdict, colour), scenario.name, scenario.file, scenario.line)
+    let verdict = match (&scenario.known, colour) {
+        (None, _) => paint(scenario.verdict, colour),
+        (Some(_), Colour::Plain) => super::KNOWN.to_owned(),
+        (Some(_), Colour::Ansi) => format!("\u{1b}[33m{}\u{1b}[0m", super::KNOWN),
+    };
+    format!("{verdict} {}{known}\n  at {}:{}\n", scenario.name, scenario.file, scenario.line)
 }
 
 /// What is known of a scenario that failed: the sentence, what was expected, what was seen last, the requirement with
@@ -129,6 +139,12 @@ fn closing(report: &Report, colour: Colour) -> String {
         report.requirements.len(),
         report.seconds
     );
+    let known = report.requirements.iter().filter(|one| one.known.is_some()).count();
+    if known > 0 {
+        let were = if known == 1 { "deviation" } else { "deviations" };
+        let verb = if known == 1 { "was" } else { "were" };
+        let _ = writeln!(out, "{known} known {were} of {} {verb} seen", report.system);
+    }
     if let Some(stopped) = &report.stopped {
         let _ = writeln!(out, "The run ended early: {stopped}");
     }
