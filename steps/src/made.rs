@@ -33,6 +33,8 @@ pub(crate) enum Made {
     Name(String),
     /// Fields of an object that get this merge patch at the end.
     Restore { resource: ApiResource, name: String, patch: Value },
+    /// Mirrors of these sources on the nodes; written down before their object, so that it goes first.
+    Mirrors(Vec<String>),
     /// The operator, which a scenario has stopped and which must run again.
     StoppedOperator,
 }
@@ -102,6 +104,12 @@ impl World {
                     Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
                     other => other.map(drop).map_err(|error| Failure::error(format!("restoring {name}"), error)),
                 }
+            }
+            Made::Mirrors(sources) => {
+                // The next scenario may mirror the same source; what it then finds on a node must be its own.
+                let what = format!("have no mirror of {sources:?} any more");
+                self.on_every_node(&what, |conf| !conf.pairings().iter().any(|pair| sources.contains(&pair.source)))
+                    .await
             }
             Made::StoppedOperator => scale_operator(self, 1).await,
         }

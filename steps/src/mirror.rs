@@ -11,6 +11,7 @@ use kube::{Api, api::PostParams};
 use serde_json::json;
 
 use crate::{
+    made::Made,
     node::NodePull,
     world::{Known, World},
 };
@@ -44,6 +45,9 @@ fn documented_example(name: &str) -> serde_json::Value {
 
 impl World {
     async fn create_digest_mirrors(&mut self, object: serde_json::Value) -> Step {
+        let mirrors = object["spec"]["imageDigestMirrors"].as_array().cloned().unwrap_or_default();
+        let sources = mirrors.iter().filter_map(|mirror| mirror["source"].as_str().map(str::to_owned));
+        self.made.push(Made::Mirrors(sources.collect()));
         let object: ImageDigestMirrorSet = serde_json::from_value(object).tried("writing an ImageDigestMirrorSet")?;
         self.will_make::<ImageDigestMirrorSet>(None, object.metadata.name.as_deref().unwrap_or_default());
         let api: Api<ImageDigestMirrorSet> = Api::all(self.env.client.clone());
@@ -81,8 +85,9 @@ async fn mirrors_by_tag(world: &mut World, source: String, mirror: String) -> St
         "apiVersion": "config.openshift.io/v1",
         "kind": "ImageTagMirrorSet",
         "metadata": {"name": name},
-        "spec": {"imageTagMirrors": [{"source": source, "mirrors": [mirror]}]},
+        "spec": {"imageTagMirrors": [{"source": &source, "mirrors": [mirror]}]},
     });
+    world.made.push(Made::Mirrors(vec![source]));
     let object: ImageTagMirrorSet = serde_json::from_value(object).tried("writing an ImageTagMirrorSet")?;
     world.will_make::<ImageTagMirrorSet>(None, &name);
     let api: Api<ImageTagMirrorSet> = Api::all(world.env.client.clone());
