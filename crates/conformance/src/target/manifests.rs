@@ -8,7 +8,7 @@ use harness::failure::{Failure, Tried as _};
 use kube::{
     Client, ResourceExt as _,
     api::{Api, ApiResource, DynamicObject, Patch, PatchParams},
-    core::{GroupVersionKind, TypeMeta},
+    core::GroupVersionKind,
     discovery::{self, Scope},
 };
 use serde::Deserialize as _;
@@ -69,7 +69,7 @@ fn documents(request: &Request) -> Result<Vec<Document>, Failure> {
                 continue;
             }
             let object: DynamicObject = serde_json::from_value(value).tried(tried())?;
-            let types = object.types.clone().unwrap_or_else(TypeMeta::default);
+            let types = object.types.clone().unwrap_or_default();
             documents.push(Document { path: path.clone(), object, types });
         }
     }
