@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use harness::{
+    check,
     datafile::DataError,
     evidence,
     plan::{Inputs, Plan},
@@ -81,6 +82,10 @@ impl<W: Wiring> Prepared<W> {
     /// # Errors
     /// When nothing is selected, or a sentence has no step or several.
     pub fn plan(&self, options: &Options) -> anyhow::Result<Plan> {
+        let unknown = check::unknown_tags(&self.catalogue, self.features.suite());
+        if let Some(finding) = unknown.first() {
+            anyhow::bail!("{finding}");
+        }
         let plan = Plan::make(&Inputs {
             suite: self.features.suite(),
             catalogue: &self.catalogue,

@@ -122,6 +122,8 @@ fn spawn<T: Target>(runner: &Arc<Runner<T>>, index: usize) -> oneshot::Receiver<
     let runtime = tokio::runtime::Handle::current();
     let body = move || {
         let result = runtime.block_on(lane(&runner, index));
+        // Whoever waits for the end may drop the target, and is to be the last who does.
+        drop(runner);
         let _ = end.send(result);
     };
     // Debug builds of deep async state machines need more than the default 2 MiB.
@@ -140,6 +142,8 @@ async fn lane<T: Target>(runner: &Runner<T>, index: usize) -> LaneEnd {
             Some(lane) => lane,
             None => match open(runner, number, &evidence).await {
                 Ok(lane) => lane,
+                // Nothing was begun; what was asked for is reported as not run, with the reason for the stop.
+                Err(_) if runner.stop.reason().is_some() => return LaneEnd::Cut,
                 Err(failure) => {
                     evidence.record(What::LaneFailed { failure: failure.clone() });
                     let reason = format!("lane {number} could not be started: {}", summary(&failure));

@@ -83,13 +83,22 @@ fn entries(catalogue: &Catalogue, suite: &Suite, findings: &mut Vec<Finding>) {
 }
 
 fn scenarios(catalogue: &Catalogue, suite: &Suite, findings: &mut Vec<Finding>) {
-    let topics: BTreeSet<&str> =
-        suite.scenarios().iter().flat_map(|scenario| [scenario.subject.as_str(), stem(&scenario.file)]).collect();
     for scenario in suite.scenarios() {
         let mut found = |problem: String| findings.push(Finding { place: scenario.place(), problem });
         if scenario.requirements.is_empty() {
             found(format!("{:?} shows no requirement; tag it with the id of one", scenario.name));
         }
+    }
+    findings.extend(unknown_tags(catalogue, suite));
+}
+
+/// Tags of scenarios that mean nothing: a requirement that does not exist would be judged under no name.
+pub fn unknown_tags(catalogue: &Catalogue, suite: &Suite) -> Vec<Finding> {
+    let topics: BTreeSet<&str> =
+        suite.scenarios().iter().flat_map(|scenario| [scenario.subject.as_str(), stem(&scenario.file)]).collect();
+    let mut findings = Vec::new();
+    for scenario in suite.scenarios() {
+        let mut found = |problem: String| findings.push(Finding { place: scenario.place(), problem });
         for tag in &scenario.tags {
             if requirement::is_id(tag) {
                 if catalogue.get(tag).is_none() {
@@ -101,6 +110,7 @@ fn scenarios(catalogue: &Catalogue, suite: &Suite, findings: &mut Vec<Finding>) 
             }
         }
     }
+    findings
 }
 
 /// The name of a feature file, which is a tag too.
