@@ -8,7 +8,7 @@ use harness::failure::{Failure, Tried as _};
 use kube::{
     Client, ResourceExt as _,
     api::{Api, ApiResource, DynamicObject, Patch, PatchParams},
-    core::GroupVersionKind,
+    core::{GroupVersionKind, TypeMeta},
     discovery::{self, Scope},
 };
 use serde::Deserialize as _;
