@@ -96,9 +96,9 @@ impl Target for Embedded {
         let mut present = BTreeSet::from(["two-nodes".to_owned(), "backend-s3".to_owned()]);
         let mut absent = BTreeMap::new();
         for program in ["podman", "skopeo"] {
-            match on_path(program) {
-                Some(_) => drop(present.insert(program.to_owned())),
-                None => drop(absent.insert(program.to_owned(), format!("{program} is not on this machine's PATH"))),
+            match usable(program) {
+                Ok(()) => drop(present.insert(program.to_owned())),
+                Err(why) => drop(absent.insert(program.to_owned(), why)),
             }
         }
         Capabilities { target: "embedded".to_owned(), present, absent }
@@ -127,6 +127,18 @@ impl Target for Embedded {
         }
         .boxed_local()
     }
+}
+
+/// Whether a program is there and this user can work with it: podman without root needs more than itself.
+fn usable(program: &str) -> Result<(), String> {
+    let Some(path) = on_path(program) else { return Err(format!("{program} is not on this machine's PATH")) };
+    let question = if program == "podman" { "info" } else { "--version" };
+    let tried = format!("`{program} {question}` fails on this machine");
+    let asked = std::process::Command::new(path).arg(question).stdin(std::process::Stdio::null()).output();
+    let ran = asked.map_err(|error| format!("{tried}: {error}"))?;
+    let said = String::from_utf8_lossy(&ran.stderr);
+    let why = said.lines().find(|line| line.starts_with("Error")).or_else(|| said.lines().last()).unwrap_or_default();
+    if ran.status.success() { Ok(()) } else { Err(format!("{tried}: {why}")) }
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {
