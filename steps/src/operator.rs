@@ -185,7 +185,7 @@ impl World {
 }
 
 /// Ready and not about to end.
-fn is_serving(pod: &Pod) -> bool {
+pub(crate) fn is_serving(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let ready = conditions.into_iter().flatten().any(|found| found.type_ == "Ready" && found.status == "True");
     ready && pod.metadata.deletion_timestamp.is_none()
@@ -212,12 +212,6 @@ pub(crate) fn registry_pods() -> String {
 fn serves_registry(service: &Service) -> bool {
     let mut ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     ports.any(|port| port.port == i32::from(names::REGISTRY_PORT))
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    pod.metadata.deletion_timestamp.is_none()
-        && conditions.into_iter().flatten().any(|found| found.type_ == "Ready" && found.status == "True")
 }
 
 #[given("a cluster whose platform offers no shareable object storage")]
@@ -419,9 +413,9 @@ async fn pods_ready(world: &mut World, count: usize) -> Step {
         .objects(&pods, &registry_pods(), |pods: &[&Pod]| {
             let phases: Vec<_> = pods
                 .iter()
-                .map(|pod| format!("{} {}", pod.name_any(), if is_ready(pod) { "ready" } else { "not ready" }))
+                .map(|pod| format!("{} {}", pod.name_any(), if is_serving(pod) { "ready" } else { "not ready" }))
                 .collect();
-            let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+            let ready = pods.iter().filter(|pod| is_serving(pod)).count();
             Check::when(ready == count && pods.len() == count, || format!("{phases:?}"))
         })
         .await

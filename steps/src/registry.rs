@@ -12,7 +12,10 @@ use kube::{
     api::{DeleteParams, ListParams},
 };
 
-use crate::{operator::registry_pods, world::World};
+use crate::{
+    operator::{is_serving, registry_pods},
+    world::World,
+};
 
 #[then("the registry still answers")]
 async fn answers_still(world: &mut World) -> Step {
@@ -32,10 +35,7 @@ async fn replaced(world: &mut World) -> Step {
         .objects(&pods, &registry_pods(), |pods: &[&Pod]| {
             let names: Vec<_> = pods.iter().map(|pod| pod.name_any()).collect();
             let replaced = names.iter().all(|name| !old.contains(name));
-            let ready = pods.iter().any(|pod| {
-                let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-                conditions.into_iter().flatten().any(|found| found.type_ == "Ready" && found.status == "True")
-            });
+            let ready = pods.iter().any(|pod| is_serving(pod));
             Check::when(replaced && ready && pods.len() == old.len(), || format!("pods {names:?}, one ready: {ready}"))
         })
         .await?;

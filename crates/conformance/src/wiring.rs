@@ -7,12 +7,16 @@ use std::{
 };
 
 use futures::{FutureExt as _, future::LocalBoxFuture};
-use harness::failure::{Failure, Tried as _};
+use harness::{
+    failure::{Failure, Tried as _},
+    system::System,
+};
 use local_cluster::{Tool, doctor, ledger};
 use nix::{sys::signal::Signal, unistd::Pid};
 use steps::World;
 
 use crate::{
+    data::Data,
     lane::{Checked, ClusterAction, Request, TargetName, Wiring},
     stop::Stop,
     target::embedded::{Cluster, ClusterOptions, Embedded, own_executable},
@@ -146,20 +150,15 @@ async fn up(name: &str, stop: Stop) -> Result<String, Failure> {
     Ok(format!("cluster {name} has ended"))
 }
 
-/// The reference images, so that a system can be installed by hand.
+/// The images of the reference system's file, so that it can be installed by hand.
 fn own_images() -> Result<String, Failure> {
-    let own = own_executable().display().to_string();
-    let image = |name: &str, words: &[&str]| {
-        let command: Vec<&str> = std::iter::once(own.as_str()).chain(words.iter().copied()).collect();
-        serde_json::json!({"image": format!("registry-conformance.local/{name}"), "command": command})
-    };
-    let images = [
-        image("operator", &["reference", "operator"]),
-        image("registry", &["reference", "registry"]),
-        image("node-agent", &["reference", "node-agent"]),
-        image("node-ca", &["reference", "node-ca"]),
-        image("cli", &["oc"]),
-    ];
+    let tried = "reading the reference system";
+    let data = Data::find(None).tried(tried)?;
+    let systems = data.systems(&data.catalogue().tried(tried)?).tried(tried)?;
+    let mut images = System::find(&systems, "reference").tried(tried)?.images.clone();
+    for word in images.iter_mut().flat_map(|image| &mut image.command) {
+        *word = word.replace("{self}", &own_executable().display().to_string());
+    }
     serde_json::to_string(&images).tried("writing the image map")
 }
 

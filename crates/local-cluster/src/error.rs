@@ -132,7 +132,7 @@ impl Error {
 }
 
 /// The chain of an error's causes in one line; HTTP clients hide the useful part in the sources.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

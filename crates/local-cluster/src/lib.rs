@@ -21,7 +21,7 @@ pub mod tool;
 pub mod user;
 
 pub use control_plane::{ControlPlane, ControlPlaneOptions};
-pub use error::Error;
+pub use error::{Error, chain};
 pub use ledger::Ledger;
 pub use network::PodNetwork;
 pub use process::{Child, ChildOptions, Exit, ReadyLine};

@@ -11,11 +11,11 @@ use testcontainers::core::error::TestcontainersError;
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
 
-use crate::error::chain;
 use crate::reach;
 use crate::s3_view::S3View;
 use crate::started::ServerCertificate;
 use crate::{Backend, ContainerRun, Error};
+use local_cluster::chain;
 
 /// Label of every container of ours; there is no reaper, so leftovers of a kill -9 are found by it.
 const LABEL: &str = "registry-conformance.run";

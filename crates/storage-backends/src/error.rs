@@ -93,18 +93,3 @@ impl Error {
         Failure::error(tried, self)
     }
 }
-
-/// The chain of causes in one line; HTTP clients hide the useful part in the sources.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
-}

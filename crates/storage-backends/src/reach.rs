@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Error;
-use crate::error::chain;
+use local_cluster::chain;
 
 /// Distance between two looks at a server that has just been started; it offers nothing to watch.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

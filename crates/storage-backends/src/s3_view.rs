@@ -14,7 +14,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
 use reqwest::{Method, StatusCode};
 
-use crate::error::chain;
+use local_cluster::chain;
 
 /// The view of one account.
 #[derive(Clone)]
