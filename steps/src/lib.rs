@@ -18,5 +18,5 @@ mod trust;
 mod world;
 
 pub use made::Leak;
-pub use operator::reset;
+pub use operator::{is_serving, reset};
 pub use world::World;

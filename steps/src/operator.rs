@@ -185,7 +185,7 @@ impl World {
 }
 
 /// Ready and not about to end.
-pub(crate) fn is_serving(pod: &Pod) -> bool {
+pub fn is_serving(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let ready = conditions.into_iter().flatten().any(|found| found.type_ == "Ready" && found.status == "True");
     ready && pod.metadata.deletion_timestamp.is_none()

@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use harness::failure::chain;
 use tokio_util::sync::CancellationToken;
 
 /// First words of a command line that belong to a component.
@@ -137,13 +138,7 @@ async fn serve(component: Component) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut text = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                text.push_str(&format!(": {cause}"));
-                source = cause.source();
-            }
-            eprintln!("error: {text}");
+            eprintln!("error: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -5,6 +5,7 @@ pub mod binaries;
 pub mod cli;
 pub mod component;
 pub mod data;
+pub mod executable;
 pub mod exit;
 pub mod lane;
 pub mod libtest;

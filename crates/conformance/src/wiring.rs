@@ -17,9 +17,13 @@ use steps::World;
 
 use crate::{
     data::Data,
+    executable::own_executable,
     lane::{Checked, ClusterAction, Request, TargetName, Wiring},
     stop::Stop,
-    target::embedded::{Cluster, ClusterOptions, Embedded, own_executable},
+    target::{
+        cluster::{Cluster, ClusterOptions},
+        embedded::Embedded,
+    },
 };
 
 /// How long a cluster by hand may take to start.

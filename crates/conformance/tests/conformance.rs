@@ -2,11 +2,11 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use registry_conformance::{libtest, target::embedded, wiring::Native};
+use registry_conformance::{executable, libtest, wiring::Native};
 
 fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    embedded::use_executable(env!("CARGO_BIN_EXE_registry-conformance").into());
+    executable::use_executable(env!("CARGO_BIN_EXE_registry-conformance").into());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

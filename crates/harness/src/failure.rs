@@ -113,6 +113,21 @@ impl<T, E: fmt::Display> Tried<T> for Result<T, E> {
     }
 }
 
+/// The chain of an error's causes in one line, each said once; HTTP clients hide the useful part in the sources.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,54 +1,42 @@
 //! The embedded target: a real control plane, nodes that run pods as processes, platform parts and the system itself,
-//! all as children of this process, without Docker, root or a cluster.
+//! all as children of this process, without Docker, root or a cluster. A lane is a cluster with a doorway and a system.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
-use futures::{
-    FutureExt as _,
-    future::{BoxFuture, LocalBoxFuture},
-};
+use futures::{FutureExt as _, future::LocalBoxFuture};
 use harness::{
     doorway::{Doorway, Loopback},
-    environment::{Environment, NodeFiles, User, Users},
+    environment::{Environment, User, Users},
     evidence::Evidence,
     failure::{Failure, Tried as _},
     plan::Capabilities,
     scenario::Scenario,
-    system::Image,
     trust::Authority,
     verdict::Verdict,
 };
-use kube::{Client, Config, config::Kubeconfig};
-use local_cluster::{
-    Child, ChildOptions, ControlPlane, ControlPlaneOptions, Ledger, PodNetwork, ReadyLine, Tool, Tools,
-};
+use kube::Client;
+use local_cluster::{Ledger, Tool, Tools};
 use steps::World;
 use storage_backends::{ServerCertificate, StorageBackends, StorageOptions};
 use tokio::sync::OnceCell;
 
-use super::startup::{self, Startup};
 use super::{
-    manifests,
+    cluster::{Cluster, ClusterOptions, GRACE},
+    image_files, make_folder, manifests,
     pod_logs::PodLogs,
+    program,
     seams::{self, SeamOptions, SeamedBackends, SeamedFiles, Seams, StorageSeam, Texts},
+    startup::{self, Startup},
 };
-use crate::lane::{FaultFile, Lane, LaneOf, Leak, Request, Target};
-
-/// How long a child of ours may take to end once it was asked to.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// Where the platform's router listens on the lane's own addresses; not 443, which only root may take.
-const ROUTER_PORT: u16 = 8443;
-/// Where the image API listens.
-const IMAGE_API_PORT: u16 = 8444;
-
-/// Nodes of a lane: enough for "on every node" to mean something.
-const NODES: usize = 2;
+use crate::{
+    executable::own_executable,
+    lane::{FaultFile, Lane, LaneOf, Leak, Request, Target},
+};
 
 /// Control planes as child processes of this one.
 pub struct Embedded {
@@ -96,7 +84,7 @@ impl Target for Embedded {
         let mut present = BTreeSet::from(["two-nodes".to_owned(), "backend-s3".to_owned()]);
         let mut absent = BTreeMap::new();
         for program in ["podman", "skopeo"] {
-            match usable(program) {
+            match program::usable(program) {
                 Ok(()) => drop(present.insert(program.to_owned())),
                 Err(why) => drop(absent.insert(program.to_owned(), why)),
             }
@@ -129,22 +117,6 @@ impl Target for Embedded {
     }
 }
 
-/// Whether a program is there and this user can work with it: podman without root needs more than itself.
-fn usable(program: &str) -> Result<(), String> {
-    let Some(path) = on_path(program) else { return Err(format!("{program} is not on this machine's PATH")) };
-    let question = if program == "podman" { "info" } else { "--version" };
-    let tried = format!("`{program} {question}` fails on this machine");
-    let asked = std::process::Command::new(path).arg(question).stdin(std::process::Stdio::null()).output();
-    let ran = asked.map_err(|error| format!("{tried}: {error}"))?;
-    let said = String::from_utf8_lossy(&ran.stderr);
-    let why = said.lines().find(|line| line.starts_with("Error")).or_else(|| said.lines().last()).unwrap_or_default();
-    if ran.status.success() { Ok(()) } else { Err(format!("{tried}: {why}")) }
-}
-
-fn on_path(program: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
-}
-
 /// One control plane with everything on it.
 struct EmbeddedLane {
     environment: Arc<Environment>,
@@ -152,118 +124,6 @@ struct EmbeddedLane {
     backends: Arc<StorageBackends>,
     seams: Seams,
     startup: Startup,
-}
-
-/// A control plane with nodes and platform parts, as `cluster up` starts it too.
-pub struct Cluster {
-    pub client: Client,
-    folder: PathBuf,
-    /// Started in this order, ended in the other.
-    platform: Child,
-    nodes: Child,
-    control_plane: ControlPlane,
-    ledger: Ledger,
-    router: std::net::SocketAddr,
-}
-
-/// What a cluster is started from.
-pub struct ClusterOptions<'a> {
-    pub folder: &'a Path,
-    pub tools: &'a Tools,
-    /// Image names and their commands, as the nodes read them.
-    pub images: String,
-    /// The doorway's URL, when pods are to go through one.
-    pub doorway: Option<String>,
-    /// The PEM bundle that pods trust.
-    pub trust: Option<PathBuf>,
-    pub ready_within: Duration,
-}
-
-impl Cluster {
-    /// Starts a control plane, and nodes and platform side by side as soon as it serves administrators.
-    pub async fn start(options: ClusterOptions<'_>) -> Result<Self, Failure> {
-        let folder = options.folder.to_owned();
-        make_folder(&folder)?;
-        let ledger = Ledger::open().tried("opening the ledger of processes")?;
-        ledger.record_folder(&folder).tried("recording the lane's folder")?;
-        let network = PodNetwork::lease().tried("leasing a pod network")?;
-        let (router, image_api) = (network.listen_address(0, 2), network.listen_address(0, 3));
-        let number = network.number();
-        let mut control_plane = ControlPlaneOptions::new(folder.join("control-plane"), options.tools.clone(), network);
-        control_plane.ledger = Some(ledger.clone());
-        control_plane.ready_within = options.ready_within;
-        let control_plane = ControlPlane::serve(control_plane).await.tried("starting a control plane")?;
-
-        let images = folder.join("images.yaml");
-        std::fs::write(&images, &options.images).tried(format!("writing {}", images.display()))?;
-        let names: Vec<_> = (0..NODES).map(|index| format!("node-{index}")).collect();
-        let serving = control_plane.kubelet_serving(&names).tried("making the nodes' certificate")?;
-        let kubeconfig = control_plane.kubeconfig().display().to_string();
-        let mut nodes = vec![
-            "nodes".to_owned(),
-            format!("--kubeconfig={kubeconfig}"),
-            format!("--dir={}", folder.join("nodes").display()),
-            format!("--count={NODES}"),
-            format!("--network={number}"),
-            format!("--images={}", images.display()),
-            format!("--api-override={}", folder.join("api-override.yaml").display()),
-            format!("--kubelet-client-ca={}", control_plane.kubelet_client_ca().display()),
-            format!("--kubelet-serving-cert={}", serving.certificate.display()),
-            format!("--kubelet-serving-key={}", serving.key.display()),
-        ];
-        nodes.extend(options.doorway.iter().map(|url| format!("--doorway={url}")));
-        nodes.extend(options.trust.iter().map(|path| format!("--trust-bundle={}", path.display())));
-        let router = std::net::SocketAddr::new(router.into(), ROUTER_PORT);
-        let platform = [
-            "platform".to_owned(),
-            format!("--kubeconfig={kubeconfig}"),
-            format!("--router-address={router}"),
-            format!("--pki-dir={}", folder.join("pki").display()),
-            format!("--image-api-address={image_api}:{IMAGE_API_PORT}"),
-            format!("--image-api-front-proxy-ca={}", control_plane.front_proxy_ca().display()),
-        ];
-        let logs = folder.join("logs");
-        make_folder(&logs)?;
-        let start = |name: &str, args: &[String]| {
-            let mut child = ChildOptions::new(name, own_executable(), logs.join(format!("{name}.log")));
-            child.args = args.iter().map(Into::into).collect();
-            child.ready = Some(ReadyLine { text: format!("{name} ready"), within: options.ready_within });
-            child.ledger = Some(ledger.clone());
-            Child::spawn(child)
-        };
-        let (ready, platform, nodes) =
-            tokio::join!(control_plane.ready(), start("platform", &platform), start("nodes", &nodes));
-        ready.tried("starting a control plane")?;
-        let platform = platform.tried("starting the platform parts")?;
-        let nodes = nodes.tried("starting the nodes")?;
-        let client = client_of(control_plane.kubeconfig()).await?;
-        Ok(Self { client, folder, platform, nodes, control_plane, ledger, router })
-    }
-
-    /// The administrator's kubeconfig.
-    pub fn kubeconfig(&self) -> &Path {
-        self.control_plane.kubeconfig()
-    }
-
-    /// Certificates of the authorities that clients outside the cluster need, in PEM.
-    pub fn authorities(&self) -> Result<String, Failure> {
-        let mut all = String::new();
-        for name in ["service-ca.crt", "router-ca.crt"] {
-            let path = self.folder.join("pki").join(name);
-            all.push_str(&std::fs::read_to_string(&path).tried(format!("reading {}", path.display()))?);
-        }
-        Ok(all)
-    }
-
-    /// Ends everything in reverse order and removes the folder.
-    pub async fn stop(self) -> Result<(), Failure> {
-        self.platform.stop(GRACE).await;
-        self.nodes.stop(GRACE).await;
-        self.control_plane.stop().await;
-        let removed = std::fs::remove_dir_all(&self.folder);
-        self.ledger.close();
-        removed.tried(format!("removing {}", self.folder.display()))
-    }
 }
 
 impl EmbeddedLane {
@@ -278,7 +138,7 @@ impl EmbeddedLane {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.tried("binding the doorway")?;
         let doorway = listener.local_addr().tried("binding the doorway")?;
 
-        let images = images(request, &folder.join("image-files"))?;
+        let images = image_files::lay_out(request, &folder.join("image-files"))?;
         let commands = images.iter().map(|image| (image.image.clone(), image.command.join(" "))).collect();
         let images = serde_json::to_string(&images).tried("writing the image map")?;
         let cluster = Cluster::start(ClusterOptions {
@@ -339,7 +199,7 @@ impl EmbeddedLane {
             limit: limits.rollout,
         };
         let seams = Seams::new(seams, &texts, &storage_seam);
-        let files = NodeFolders { folder: cluster.folder.join("nodes") };
+        let files = cluster.node_files();
         let environment = Environment {
             lane,
             client: client.clone(),
@@ -434,29 +294,6 @@ impl Lane<World> for EmbeddedLane {
     }
 }
 
-/// Node roots as folders.
-struct NodeFolders {
-    folder: PathBuf,
-}
-
-impl NodeFiles for NodeFolders {
-    fn nodes(&self) -> Vec<String> {
-        (0..NODES).map(|index| format!("node-{index}")).collect()
-    }
-
-    fn read<'a>(&'a self, node: &'a str, path: &'a str) -> BoxFuture<'a, std::io::Result<Option<String>>> {
-        async move {
-            let path = self.folder.join(node).join("root").join(path.trim_start_matches('/'));
-            match tokio::fs::read_to_string(path).await {
-                Ok(text) => Ok(Some(text)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error),
-            }
-        }
-        .boxed()
-    }
-}
-
 /// The lane's storage products, with a certificate of the test authority.
 fn backends(
     request: &Request,
@@ -479,34 +316,6 @@ fn backends(
     let mut options = StorageOptions::new(files, tools.clone(), folder, certificate);
     options.ledger = Some(ledger.clone());
     StorageBackends::new(options).tried("reading the backends")
-}
-
-/// The image map for the nodes, with the placeholders of the system file filled in and its files laid out.
-fn images(request: &Request, folder: &Path) -> Result<Vec<Image>, Failure> {
-    let own = own_executable().display().to_string();
-    let mut images = request.system.images.clone();
-    for image in &mut images {
-        for word in &mut image.command {
-            *word = word.replace("{self}", &own);
-        }
-        for (index, (inside, file)) in image.rewrite.iter_mut().enumerate() {
-            let tried = || format!("giving the image {} its file {inside}", image.image);
-            let text = request.data.bytes(file).tried(tried())?;
-            let place = folder.join(image.image.replace('/', "_")).join(index.to_string());
-            make_folder(&place)?;
-            let real = place.join(file.file_name().unwrap_or_default());
-            std::fs::write(&real, text).tried(tried())?;
-            // In a root of its own the program finds the file under its documented path.
-            if !image.own_root {
-                let real = real.display().to_string();
-                for word in image.command.iter_mut().chain(image.env.values_mut()) {
-                    *word = word.replace(inside.as_str(), &real);
-                }
-            }
-            *file = real;
-        }
-    }
-    Ok(images)
 }
 
 /// Waits until the components that report do so for the first time, unless one turns out to be unable to run.
@@ -540,33 +349,6 @@ fn link_cli(request: &Request, folder: &Path) -> Result<(), Failure> {
     std::os::unix::fs::symlink(program, &link).tried(format!("linking {}", link.display()))
 }
 
-static EXECUTABLE: OnceLock<PathBuf> = OnceLock::new();
-
-/// Names the executable that is also every component, for a process that is not: a test binary.
-pub fn use_executable(path: PathBuf) {
-    // The first word counts; a test binary says it once.
-    let _ = EXECUTABLE.set(path);
-}
-
-/// The executable that is also every component: this one, unless another was named.
-pub fn own_executable() -> PathBuf {
-    let this = || std::env::current_exe().unwrap_or_else(|_| PathBuf::from("registry-conformance"));
-    EXECUTABLE.get().cloned().unwrap_or_else(this)
-}
-
 fn api_address(url: &str) -> Result<std::net::SocketAddr, Failure> {
     url.trim_start_matches("https://").trim_end_matches('/').parse().tried(format!("reading the address of {url}"))
-}
-
-async fn client_of(kubeconfig: &Path) -> Result<Client, Failure> {
-    let tried = || format!("using {}", kubeconfig.display());
-    let read = Kubeconfig::read_from(kubeconfig).tried(tried())?;
-    let mut config = Config::from_custom_kubeconfig(read, &Default::default()).await.tried(tried())?;
-    // A silent retry would hide what a fault does.
-    config.default_retry = false;
-    Client::try_from(config).tried(tried())
-}
-
-fn make_folder(path: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(path).tried(format!("making the folder {}", path.display()))
 }

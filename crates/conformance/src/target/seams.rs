@@ -198,7 +198,7 @@ impl Seams {
                 let own = pods.iter().filter(|pod| {
                     pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()) == Some(account)
                 });
-                let ready = own.clone().filter(|pod| is_ready(pod)).count();
+                let ready = own.clone().filter(|pod| steps::is_serving(pod)).count();
                 let fresh = own.clone().all(|pod| !old.iter().any(|uid| pod.metadata.uid.as_ref() == Some(uid)));
                 Check::when(fresh && ready == old.len(), || format!("{ready} of {} ready, all new: {fresh}", old.len()))
             })
@@ -216,11 +216,6 @@ impl Seams {
         let text = serde_json::to_string(&kubeconfig).tried(tried())?;
         std::fs::write(path, text).tried(tried())
     }
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|found| found.type_ == "Ready" && found.status == "True")
 }
 
 fn client_tls(bundle: &Path) -> Result<Arc<ClientConfig>, Failure> {

@@ -13,7 +13,7 @@ use super::{Image, Reference, digest_of};
 use crate::{
     event::{Exchange, What},
     evidence::Evidence,
-    failure::Failure,
+    failure::{Failure, chain},
 };
 
 /// A user name and a password (an API token, or something wrong on purpose). Never printed.
@@ -392,13 +392,7 @@ fn shown(body: &[u8]) -> Option<String> {
 
 /// No answer at all: of the registry when the doorway led there, so it is a failure of the system to serve.
 fn unreachable(tried: &str, error: &reqwest::Error) -> Failure {
-    let mut seen = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        seen.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    Failure::fail(tried, "an answer", seen).of("registry")
+    Failure::fail(tried, "an answer", chain(error)).of("registry")
 }
 
 /// A bearer challenge of a 401 answer, RFC 6750 section 3.
