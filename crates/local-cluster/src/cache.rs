@@ -1,17 +1,17 @@
-//! The folder of programs that were downloaded or built: one entry per module, version, architecture and checksum file.
+//! The folder of programs that were downloaded or built: one entry per module, version, architecture and what proves them.
 //! An entry appears whole by a rename and carries a manifest, so a half-written or damaged one is never used.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::checksum::{hex, sha256_of};
 use crate::go_build::Module;
-use crate::{Error, Tool, secret_file};
+use crate::{Error, secret_file};
 
 const MANIFEST: &str = "manifest.json";
 
@@ -38,81 +38,86 @@ pub fn folder() -> PathBuf {
         .unwrap_or_else(|| std::env::temp_dir().join(format!("registry-conformance-{}", nix::unistd::getuid())))
 }
 
-/// The entry of a module; its name changes with everything that changes the programs.
-pub fn entry(module: &Module) -> PathBuf {
-    entry_in(&folder(), module)
+/// The place of the programs of one build or one download; its name changes with everything that changes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    path: PathBuf,
 }
 
-fn entry_in(folder: &Path, module: &Module) -> PathBuf {
-    let pins = hex(&Sha256::digest(module.go_sum.as_bytes()));
-    folder.join("tools").join(format!("{}-{}-{}-{}", module.name, module.version, std::env::consts::ARCH, &pins[..12]))
-}
-
-/// A proven program of the cache.
-///
-/// # Errors
-/// [`Error::Way`] when the entry is missing or does not prove right; a damaged file is named.
-pub fn find(tool: Tool) -> Result<PathBuf, Error> {
-    find_in(&entry(tool.module()), tool.name())
-}
-
-fn find_in(entry: &Path, name: &str) -> Result<PathBuf, Error> {
-    let path = entry.join(name);
-    let text = std::fs::read_to_string(entry.join(MANIFEST))
-        .map_err(|_| Error::Way(format!("{} has no {name}", entry.display())))?;
-    let manifest: Manifest = serde_json::from_str(&text)
-        .map_err(|error| Error::Way(format!("{} is damaged: {error}", entry.join(MANIFEST).display())))?;
-    let record = manifest.files.get(name).ok_or_else(|| Error::Way(format!("{} has no {name}", entry.display())))?;
-    let damaged = |what: String| Error::Way(format!("{} is damaged ({what}) and is made again", path.display()));
-    let metadata = std::fs::metadata(&path).map_err(|error| damaged(error.to_string()))?;
-    if metadata.len() != record.size {
-        return Err(damaged(format!("{} bytes instead of {}", metadata.len(), record.size)));
+impl Entry {
+    /// The entry of a module in one version; `proof` is a checksum of what its programs come from.
+    pub(crate) fn new(module: &str, version: &str, proof: &str) -> Entry {
+        let short = &proof[..proof.len().min(12)];
+        let name = format!("{module}-{version}-{}-{short}", std::env::consts::ARCH);
+        Entry { path: folder().join("tools").join(name) }
     }
-    if modified_ns(&metadata) != record.modified_ns {
-        let sha256 = sha256_of(&path)?;
-        if sha256 != record.sha256 {
-            return Err(damaged(format!("its sha256 is {sha256}, recorded is {}", record.sha256)));
+
+    /// The entry of what is built from a module.
+    pub fn of_build(module: &Module) -> Entry {
+        Entry::new(module.name, module.version, &hex(&Sha256::digest(module.go_sum.as_bytes())))
+    }
+
+    /// A proven program of this entry.
+    ///
+    /// # Errors
+    /// [`Error::Way`] when the entry is missing or does not prove right; a damaged file is named.
+    pub fn find(&self, name: &str) -> Result<PathBuf, Error> {
+        let entry = &self.path;
+        let path = entry.join(name);
+        let text = std::fs::read_to_string(entry.join(MANIFEST))
+            .map_err(|_| Error::Way(format!("{} has no {name}", entry.display())))?;
+        let manifest: Manifest = serde_json::from_str(&text)
+            .map_err(|error| Error::Way(format!("{} is damaged: {error}", entry.join(MANIFEST).display())))?;
+        let record =
+            manifest.files.get(name).ok_or_else(|| Error::Way(format!("{} has no {name}", entry.display())))?;
+        let damaged = |what: String| Error::Way(format!("{} is damaged ({what}) and is made again", path.display()));
+        let metadata = std::fs::metadata(&path).map_err(|error| damaged(error.to_string()))?;
+        if metadata.len() != record.size {
+            return Err(damaged(format!("{} bytes instead of {}", metadata.len(), record.size)));
         }
+        if modified_ns(&metadata) != record.modified_ns {
+            let sha256 = sha256_of(&path)?;
+            if sha256 != record.sha256 {
+                return Err(damaged(format!("its sha256 is {sha256}, recorded is {}", record.sha256)));
+            }
+        }
+        Ok(path)
     }
-    Ok(path)
-}
 
-/// Puts finished programs into the entry of a module, beside those that are there and prove right.
-///
-/// # Errors
-/// [`Error::File`].
-pub(crate) fn store(module: &Module, programs: &[(&str, PathBuf)]) -> Result<(), Error> {
-    store_in(&entry(module), programs)
-}
-
-fn store_in(entry: &Path, programs: &[(&str, PathBuf)]) -> Result<(), Error> {
-    let parent = entry.parent().unwrap_or(entry);
-    secret_file::make_private_folder(parent)?;
-    let fresh = parent.join(format!(".{}.partial", entry.file_name().unwrap_or_default().display()));
-    discard(&fresh)?;
-    secret_file::make_private_folder(&fresh)?;
-    let mut manifest = Manifest::default();
-    let kept: Vec<(String, PathBuf)> = names_in(entry)
-        .into_iter()
-        .filter(|name| programs.iter().all(|(new, _)| new != name))
-        .filter_map(|name| find_in(entry, &name).ok().map(|path| (name, path)))
-        .collect();
-    let new = programs.iter().map(|(name, path)| ((*name).to_owned(), path.clone()));
-    for (name, source) in new.chain(kept) {
-        let target = fresh.join(&name);
-        // A hard link keeps a program alive that another process runs from the old entry.
-        std::fs::hard_link(&source, &target)
-            .or_else(|_| std::fs::copy(&source, &target).map(drop))
-            .map_err(Error::file("copy", &source))?;
-        let metadata = std::fs::metadata(&target).map_err(Error::file("read", &target))?;
-        let sha256 = sha256_of(&target)?;
-        let record = FileRecord { sha256, size: metadata.len(), modified_ns: modified_ns(&metadata) };
-        manifest.files.insert(name, record);
+    /// Puts finished programs into this entry, beside those that are there and prove right.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(crate) fn store(&self, programs: &[(&str, PathBuf)]) -> Result<(), Error> {
+        let entry = &self.path;
+        let parent = entry.parent().unwrap_or(entry);
+        secret_file::make_private_folder(parent)?;
+        let fresh = parent.join(format!(".{}.partial", entry.file_name().unwrap_or_default().display()));
+        discard(&fresh)?;
+        secret_file::make_private_folder(&fresh)?;
+        let mut manifest = Manifest::default();
+        let kept: Vec<(String, PathBuf)> = names_in(entry)
+            .into_iter()
+            .filter(|name| programs.iter().all(|(new, _)| new != name))
+            .filter_map(|name| self.find(&name).ok().map(|path| (name, path)))
+            .collect();
+        let new = programs.iter().map(|(name, path)| ((*name).to_owned(), path.clone()));
+        for (name, source) in new.chain(kept) {
+            let target = fresh.join(&name);
+            // A hard link keeps a program alive that another process runs from the old entry.
+            std::fs::hard_link(&source, &target)
+                .or_else(|_| std::fs::copy(&source, &target).map(drop))
+                .map_err(Error::file("copy", &source))?;
+            let metadata = std::fs::metadata(&target).map_err(Error::file("read", &target))?;
+            let sha256 = sha256_of(&target)?;
+            let record = FileRecord { sha256, size: metadata.len(), modified_ns: modified_ns(&metadata) };
+            manifest.files.insert(name, record);
+        }
+        let text = serde_json::to_vec_pretty(&manifest).expect("a manifest has only plain fields");
+        secret_file::write(&fresh.join(MANIFEST), &text)?;
+        discard(entry)?;
+        std::fs::rename(&fresh, entry).map_err(Error::file("rename", &fresh))
     }
-    let text = serde_json::to_vec_pretty(&manifest).expect("a manifest has only plain fields");
-    secret_file::write(&fresh.join(MANIFEST), &text)?;
-    discard(entry)?;
-    std::fs::rename(&fresh, entry).map_err(Error::file("rename", &fresh))
 }
 
 /// Held while a module's entry is filled; the system releases it when the process dies.
@@ -161,23 +166,6 @@ fn modified_ns(metadata: &std::fs::Metadata) -> i128 {
     i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec())
 }
 
-/// SHA-256 of a file in lower-case hexadecimal.
-pub(crate) fn sha256_of(path: &Path) -> Result<String, Error> {
-    let mut file = File::open(path).map_err(Error::file("open", path))?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).map_err(Error::file("read", path))? {
-            0 => return Ok(hex(&digest.finalize())),
-            count => digest.update(&buffer[..count]),
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,12 +179,12 @@ mod tests {
     #[test]
     fn a_stored_program_is_found_and_a_second_one_keeps_the_first() {
         let folder = tempfile::tempdir().unwrap();
-        let entry = folder.path().join("tools/kubernetes-v1-x86_64-abc");
-        store_in(&entry, &[("one", program(folder.path(), "one", "first"))]).unwrap();
-        store_in(&entry, &[("two", program(folder.path(), "two", "second"))]).unwrap();
-        assert_eq!(std::fs::read_to_string(find_in(&entry, "one").unwrap()).unwrap(), "first");
-        assert_eq!(std::fs::read_to_string(find_in(&entry, "two").unwrap()).unwrap(), "second");
-        assert!(find_in(&entry, "three").unwrap_err().to_string().contains("has no three"));
+        let entry = Entry { path: folder.path().join("tools/kubernetes-v1-x86_64-abc") };
+        entry.store(&[("one", program(folder.path(), "one", "first"))]).unwrap();
+        entry.store(&[("two", program(folder.path(), "two", "second"))]).unwrap();
+        assert_eq!(std::fs::read_to_string(entry.find("one").unwrap()).unwrap(), "first");
+        assert_eq!(std::fs::read_to_string(entry.find("two").unwrap()).unwrap(), "second");
+        assert!(entry.find("three").unwrap_err().to_string().contains("has no three"));
     }
 
     #[rstest::rstest]
@@ -204,11 +192,11 @@ mod tests {
     #[case::same_length("frist", "its sha256 is")]
     fn a_damaged_program_is_never_used(#[case] content: &str, #[case] reason: &str) {
         let folder = tempfile::tempdir().unwrap();
-        let entry = folder.path().join("tools/entry");
-        store_in(&entry, &[("one", program(folder.path(), "one", "first"))]).unwrap();
-        let path = find_in(&entry, "one").unwrap();
+        let entry = Entry { path: folder.path().join("tools/entry") };
+        entry.store(&[("one", program(folder.path(), "one", "first"))]).unwrap();
+        let path = entry.find("one").unwrap();
         std::fs::write(&path, content).unwrap();
-        let error = find_in(&entry, "one").unwrap_err().to_string();
+        let error = entry.find("one").unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     }
 
@@ -216,13 +204,13 @@ mod tests {
     fn an_entry_without_manifest_is_not_an_entry() {
         let folder = tempfile::tempdir().unwrap();
         program(folder.path(), "one", "first");
-        assert!(find_in(folder.path(), "one").is_err());
+        assert!(Entry { path: folder.path().to_owned() }.find("one").is_err());
     }
 
     #[test]
     fn the_entry_changes_with_the_pins() {
         let base = Module { name: "m", version: "v1", go_mod: "", go_sum: "a", stamps: &[] };
         let other = Module { go_sum: "b", ..base };
-        assert_ne!(entry_in(Path::new("/c"), &base), entry_in(Path::new("/c"), &other));
+        assert_ne!(Entry::of_build(&base), Entry::of_build(&other));
     }
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
+use crate::download::Download;
 use crate::{Tool, cache, go_build, ledger, tool};
 
 /// Disk that the programs, their sources and their build cache need when everything has to be built.
@@ -87,7 +88,7 @@ fn program(tool: Tool, go_is_there: bool) -> Finding {
             tool.name(),
             State::Warning,
             format!("not there yet: {}", failures.join("; ")),
-            format!("nothing: the first run downloads or builds {tool} {}, which takes minutes", tool.version()),
+            format!("nothing: the first run {}builds {tool} {}, which takes minutes", downloads(tool), tool.version()),
         ),
         None => Finding::bad(
             tool.name(),
@@ -99,6 +100,11 @@ fn program(tool: Tool, go_is_there: bool) -> Finding {
             ),
         ),
     }
+}
+
+/// What the first run tries before it builds.
+fn downloads(tool: Tool) -> String {
+    Download::of(tool).map_or(String::new(), |download| format!("downloads {tool} {} or ", download.version))
 }
 
 fn disk(subject: &str, folder: &Path, needed: u64) -> Finding {

@@ -1,16 +1,21 @@
-//! Official downloads of the programs, as a data file: address and SHA-256 per program, version and architecture.
-//! What has no pinned checksum is not fetched, since nothing else would prove that it is the right thing.
+//! Official downloads of the programs, as a data file: archives with their published checksums and the programs inside.
+//! What does not have its checksum is not used, whoever served it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 
+use crate::cache::{self, Entry};
+use crate::checksum::Checksum;
 use crate::error::chain;
-use crate::{Error, Tool, cache};
+use crate::{Error, Tool};
 
+/// Names a table to be used in place of the built-in one, such as one with the addresses of a mirror.
+pub const TABLE_VARIABLE: &str = "REGISTRY_CONFORMANCE_DOWNLOADS";
 const TABLE_FILE: &str = "ci/tools/downloads.yaml";
 const TABLE: &str = include_str!("../../../ci/tools/downloads.yaml");
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -24,96 +29,124 @@ struct Table {
     downloads: Vec<Download>,
 }
 
-/// One file of one project.
+/// One archive of one project: a gzipped tar.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Download {
-    tool: String,
-    version: String,
-    arch: String,
+pub(crate) struct Download {
     url: String,
-    #[serde(default)]
-    sha256: Option<String>,
-    /// Path of the program inside a gzipped tar archive; absent when the file is the program itself.
-    #[serde(default)]
-    member: Option<String>,
+    /// Version of the programs; it may be another than that of the build.
+    pub(crate) version: String,
+    /// As Rust calls it: `x86_64`, `aarch64`.
+    arch: String,
+    checksum: Checksum,
+    /// Names of programs, and their paths inside the archive.
+    programs: BTreeMap<String, String>,
 }
 
-/// Fetches a program into the cache. The caller holds the module's lock.
-///
-/// # Errors
-/// [`Error::Way`] when no checksum is pinned, the network fails, or the file is not the pinned one.
-pub(crate) async fn fetch(tool: Tool, progress: &impl Fn(&str)) -> Result<PathBuf, Error> {
-    let download = pinned(&table()?, tool, std::env::consts::ARCH)?;
-    let workshop = cache::workshop(tool.name())?;
-    progress(&format!("downloading {} from {}", tool.name(), download.url));
-    let outcome = fetch_in(&workshop, tool, &download).await;
-    let tidied = cache::discard(&workshop);
-    let path = outcome?;
-    tidied?;
-    Ok(path)
-}
-
-fn table() -> Result<Table, Error> {
-    serde_yaml::from_str(TABLE).map_err(|error| Error::Data { file: TABLE_FILE, reason: error.to_string() })
-}
-
-fn pinned(table: &Table, tool: Tool, arch: &str) -> Result<Download, Error> {
-    let entry = table
-        .downloads
-        .iter()
-        .find(|entry| entry.tool == tool.name() && entry.version == tool.version() && entry.arch == arch)
-        .ok_or_else(|| Error::Way(format!("{TABLE_FILE} names no download of {tool} {} for {arch}", tool.version())))?;
-    if entry.sha256.is_none() {
-        return Err(Error::Way(format!("no pinned checksum for {}", entry.url)));
+impl Download {
+    /// The download of a program for this machine.
+    ///
+    /// # Errors
+    /// [`Error::Way`] when the table has none or cannot be used.
+    pub(crate) fn of(tool: Tool) -> Result<Download, Error> {
+        let (name, table) = table()?;
+        let arch = std::env::consts::ARCH;
+        let mut downloads = table.downloads.into_iter();
+        downloads
+            .find(|download| download.arch == arch && download.programs.contains_key(tool.name()))
+            .ok_or_else(|| Error::Way(format!("{name} names no download of {tool} for {arch}")))
     }
-    Ok(entry.clone())
+
+    /// Where the cache keeps its programs.
+    pub(crate) fn entry(&self, tool: Tool) -> Entry {
+        Entry::new(tool.module().name, &self.version, self.checksum.hex())
+    }
+
+    /// Fetches the archive, proves it and puts all its programs into the cache. The caller holds the module's lock.
+    ///
+    /// # Errors
+    /// [`Error::Way`] when the network fails, the file is not the one of the table, or lacks a program.
+    pub(crate) async fn fetch(&self, tool: Tool, progress: &impl Fn(&str)) -> Result<PathBuf, Error> {
+        let names: Vec<&str> = self.programs.keys().map(String::as_str).collect();
+        let names = names.join(", ");
+        progress(&format!("downloading {names} {} from {}", self.version, self.url));
+        let started = Instant::now();
+        let workshop = cache::workshop(&format!("{}-download", tool.module().name))?;
+        let outcome = self.fetch_in(&workshop, &self.entry(tool)).await;
+        let tidied = cache::discard(&workshop);
+        outcome?;
+        tidied?;
+        progress(&format!("downloaded {names} in {:.0} s", started.elapsed().as_secs_f64()));
+        self.entry(tool).find(tool.name())
+    }
+
+    async fn fetch_in(&self, workshop: &Path, entry: &Entry) -> Result<(), Error> {
+        let archive = workshop.join("archive");
+        self.receive(&archive).await?;
+        let found = self.checksum.of_same_kind(&archive)?;
+        if found != self.checksum {
+            return Err(Error::Way(format!("{} has {found}, published is {}", self.url, self.checksum)));
+        }
+        self.unpack(workshop, &archive).await?;
+        let mut programs = Vec::new();
+        for (name, member) in &self.programs {
+            let path = workshop.join(member);
+            make_executable(&path)?;
+            programs.push((name.as_str(), path));
+        }
+        entry.store(&programs)
+    }
+
+    async fn receive(&self, file: &Path) -> Result<(), Error> {
+        let failed = |error: reqwest::Error| Error::Way(format!("{}: {}", self.url, chain(&error)));
+        let client = reqwest::Client::builder()
+            .connect_timeout(CONNECT_WITHIN)
+            .read_timeout(SILENT_FOR)
+            .build()
+            .map_err(failed)?;
+        let answer =
+            client.get(&self.url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+        let mut target = tokio::fs::File::create(file).await.map_err(Error::file("make", file))?;
+        let mut body = answer.bytes_stream();
+        while let Some(bytes) = body.next().await {
+            target.write_all(&bytes.map_err(failed)?).await.map_err(Error::file("write", file))?;
+        }
+        target.flush().await.map_err(Error::file("write", file))
+    }
+
+    /// Archives are opened by the system's `tar`; only a proven archive comes here.
+    async fn unpack(&self, workshop: &Path, archive: &Path) -> Result<(), Error> {
+        let output = tokio::process::Command::new("tar")
+            .args(["--no-same-owner", "-xzf"])
+            .args([archive, Path::new("-C"), workshop])
+            .args(self.programs.values())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|error| Error::Way(format!("cannot run tar: {error}; install it")))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(Error::Way(format!("tar cannot take the programs out of {}: {}", self.url, said.trim())));
+        }
+        Ok(())
+    }
 }
 
-async fn fetch_in(workshop: &Path, tool: Tool, download: &Download) -> Result<PathBuf, Error> {
-    let file = workshop.join("download");
-    receive(&download.url, &file).await?;
-    let sha256 = cache::sha256_of(&file)?;
-    if Some(&sha256) != download.sha256.as_ref() {
-        return Err(Error::Way(format!("{} has sha256 {sha256}, which is not the pinned one", download.url)));
-    }
-    let program = match &download.member {
-        None => file,
-        Some(member) => unpack(workshop, &file, member).await?,
+/// The table in use, and what messages call it.
+fn table() -> Result<(String, Table), Error> {
+    let Some(path) = std::env::var_os(TABLE_VARIABLE).filter(|path| !path.is_empty()) else {
+        return Ok((TABLE_FILE.to_owned(), built_in()?));
     };
-    make_executable(&program)?;
-    cache::store(tool.module(), &[(tool.name(), program)])?;
-    cache::find(tool)
+    let path = PathBuf::from(path);
+    let name = format!("{TABLE_VARIABLE} ({})", path.display());
+    let unusable = |why: String| Error::Way(format!("{name}: {why}"));
+    let text = std::fs::read_to_string(&path).map_err(|error| unusable(error.to_string()))?;
+    let table = serde_yaml::from_str(&text).map_err(|error| unusable(error.to_string()))?;
+    Ok((name, table))
 }
 
-async fn receive(url: &str, file: &Path) -> Result<(), Error> {
-    let failed = |error: reqwest::Error| Error::Way(format!("{url}: {}", chain(&error)));
-    let client =
-        reqwest::Client::builder().connect_timeout(CONNECT_WITHIN).read_timeout(SILENT_FOR).build().map_err(failed)?;
-    let answer = client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
-    let mut target = tokio::fs::File::create(file).await.map_err(Error::file("make", file))?;
-    let mut body = answer.bytes_stream();
-    while let Some(bytes) = body.next().await {
-        target.write_all(&bytes.map_err(failed)?).await.map_err(Error::file("write", file))?;
-    }
-    target.flush().await.map_err(Error::file("write", file))
-}
-
-/// Archives are opened by the system's `tar`; only a proven archive comes here.
-async fn unpack(workshop: &Path, archive: &Path, member: &str) -> Result<PathBuf, Error> {
-    let output = tokio::process::Command::new("tar")
-        .arg("-xzf")
-        .args([archive, Path::new("-C"), workshop])
-        .arg(member)
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|error| Error::Way(format!("cannot run tar: {error}")))?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        return Err(Error::Way(format!("tar cannot take {member} out of the archive: {}", text.trim())));
-    }
-    Ok(workshop.join(member))
+fn built_in() -> Result<Table, Error> {
+    serde_yaml::from_str(TABLE).map_err(|error| Error::Data { file: TABLE_FILE, reason: error.to_string() })
 }
 
 fn make_executable(path: &Path) -> Result<(), Error> {
@@ -126,24 +159,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_well_formed() {
-        let table = table().unwrap();
-        for entry in &table.downloads {
-            assert!(entry.url.starts_with("https://"), "{}", entry.url);
-            let tool = Tool::ALL.into_iter().find(|tool| tool.name() == entry.tool).expect("a known program");
-            assert_eq!(entry.version, tool.version(), "{} of the table is not the pinned version", entry.tool);
-            if let Some(sha256) = &entry.sha256 {
-                assert!(sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()), "{}", entry.url);
+    fn the_built_in_table_names_every_program_of_a_control_plane_for_both_architectures() {
+        let table = built_in().unwrap();
+        assert!(table.downloads.iter().all(|download| download.url.starts_with("https://")));
+        assert!(table.downloads.iter().all(|download| download.url.contains(&download.version)));
+        for tool in Tool::CONTROL_PLANE {
+            for arch in ["x86_64", "aarch64"] {
+                let has = |download: &&Download| download.arch == arch && download.programs.contains_key(tool.name());
+                assert_eq!(table.downloads.iter().filter(has).count(), 1, "{tool} for {arch}");
             }
         }
-    }
-
-    #[test]
-    fn without_a_checksum_nothing_is_fetched() {
-        let yaml = "downloads: [{tool: etcd, version: v3.6.8, arch: x86_64, url: 'https://example.com/etcd'}]";
-        let table: Table = serde_yaml::from_str(yaml).unwrap();
-        let error = pinned(&table, Tool::EtcD, "x86_64").unwrap_err().to_string();
-        assert_eq!(error, "no pinned checksum for https://example.com/etcd");
-        assert!(pinned(&table, Tool::EtcD, "riscv64").is_err());
     }
 }

@@ -57,6 +57,15 @@ pub const VERSITYGW: Module = Module {
     stamps: &["main.Version=v1.8.0"],
 };
 
+/// The Google Cloud Storage server.
+pub const FAKE_GCS_SERVER: Module = Module {
+    name: "fake-gcs-server",
+    version: "v1.56.1",
+    go_mod: include_str!("../../../ci/tools/fake-gcs-server/go.mod"),
+    go_sum: include_str!("../../../ci/tools/fake-gcs-server/go.sum"),
+    stamps: &[],
+};
+
 /// Builds a program, and with it the other programs of its module that are missing, and stores them in the cache.
 /// The caller holds the module's lock.
 ///
@@ -81,7 +90,7 @@ pub(crate) async fn build(tool: Tool, progress: &impl Fn(&str)) -> Result<PathBu
     let workshop = cache::workshop(module.name)?;
     let outcome = build_in(&workshop, module, &missing).await;
     let tidied = cache::discard(&workshop);
-    let path = outcome.and_then(|()| cache::find(tool))?;
+    let path = outcome.and_then(|()| cache::Entry::of_build(module).find(tool.name()))?;
     tidied?;
     progress(&format!("built {} in {:.0} s", names.join(", "), started.elapsed().as_secs_f64()));
     Ok(path)
@@ -115,7 +124,7 @@ async fn build_in(workshop: &std::path::Path, module: &Module, tools: &[Tool]) -
         }
         programs.push((tool.name(), path));
     }
-    cache::store(module, &programs)
+    cache::Entry::of_build(module).store(&programs)
 }
 
 /// Version of the Go on PATH.

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::process::RUN_VARIABLE;
-use crate::{Error, secret_file};
+use crate::{Error, containers, secret_file};
 
 const SUFFIX: &str = "ndjson";
 /// How long `gc` waits for killed processes to vanish before it removes their folders.
@@ -66,6 +66,8 @@ enum Entry {
     Ended { pid: u32 },
     Folder { path: PathBuf },
     FolderRemoved { path: PathBuf },
+    Containers { engine: PathBuf },
+    Image { name: String },
 }
 
 impl Ledger {
@@ -147,6 +149,23 @@ impl Ledger {
         self.append(&Entry::FolderRemoved { path })
     }
 
+    /// Notes that the run uses a container engine from now on. `gc` removes what carries the run's label there
+    /// ([`containers::LABEL`]), containers on networks that carry it, and the images noted.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the ledger cannot be written; nothing may then be made.
+    pub fn record_containers(&self, engine: &Path) -> Result<(), Error> {
+        self.append(&Entry::Containers { engine: engine.to_owned() })
+    }
+
+    /// Notes an image that is about to be loaded into the engine and was not there before.
+    ///
+    /// # Errors
+    /// As [`Ledger::record_containers`].
+    pub fn record_image(&self, name: &str) -> Result<(), Error> {
+        self.append(&Entry::Image { name: name.to_owned() })
+    }
+
     /// Ends the run in good order: the ledger's file is removed. Folders that were not released stay where they are.
     pub fn close(&self) {
         if let Err(error) = std::fs::remove_file(&self.inner.path) {
@@ -181,6 +200,8 @@ pub struct GcReport {
     pub processes: Vec<String>,
     /// Folders that were removed.
     pub folders: Vec<PathBuf>,
+    /// Containers, networks, volumes and images that were removed.
+    pub containers: Vec<String>,
     /// What could not be removed, and why.
     pub failures: Vec<String>,
 }
@@ -247,6 +268,8 @@ struct Orphan {
     run: String,
     processes: BTreeMap<u32, (String, ProcessIdentity)>,
     folders: Vec<PathBuf>,
+    engine: Option<PathBuf>,
+    images: Vec<String>,
 }
 
 impl Orphan {
@@ -259,7 +282,8 @@ impl Orphan {
         if owner.is_alive() {
             return None;
         }
-        let mut orphan = Orphan { run, processes: BTreeMap::new(), folders: Vec::new() };
+        let mut orphan =
+            Orphan { run, processes: BTreeMap::new(), folders: Vec::new(), engine: None, images: Vec::new() };
         for entry in entries {
             match entry {
                 Entry::Process { name, process, .. } => {
@@ -270,6 +294,8 @@ impl Orphan {
                 }
                 Entry::Folder { path } => orphan.folders.push(path),
                 Entry::FolderRemoved { path } => orphan.folders.retain(|folder| *folder != path),
+                Entry::Containers { engine } => orphan.engine = Some(engine),
+                Entry::Image { name } => orphan.images.push(name),
                 Entry::Owner { .. } | Entry::Intended { .. } => {}
             }
         }
@@ -294,6 +320,13 @@ impl Orphan {
             }
         }
         wait_until_gone(&killed, report);
+        // Before the folders: containers have them mounted.
+        if let Some(engine) = &self.engine {
+            match containers::remove(engine, &self.run, &self.images) {
+                Ok(removed) => report.containers.extend(removed),
+                Err(reason) => report.failures.push(reason),
+            }
+        }
         for folder in self.folders {
             match std::fs::remove_dir_all(&folder) {
                 Ok(()) => report.folders.push(folder),

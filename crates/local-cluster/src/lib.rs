@@ -2,6 +2,8 @@
 //! It finds or builds the programs, makes every certificate, leases addresses that collide with nobody, and leaves nothing behind.
 
 pub mod cache;
+mod checksum;
+pub mod containers;
 pub mod control_plane;
 pub mod doctor;
 pub mod download;

@@ -6,7 +6,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::{Error, cache, download, go_build};
+use crate::cache::{self, Entry};
+use crate::download::Download;
+use crate::{Error, go_build};
 
 /// Oldest minor version of Kubernetes 1.x that is used when it is found on the machine.
 const OLDEST_MINOR: u32 = 30;
@@ -24,15 +26,26 @@ pub enum Tool {
     KubeScheduler,
     /// The S3 server that keeps blobs as plain files.
     VersityGw,
+    /// The Google Cloud Storage server that keeps objects as plain files.
+    FakeGcsServer,
 }
 
 impl Tool {
     /// The four programs of a control plane, in order of start.
     pub const CONTROL_PLANE: [Tool; 4] =
         [Tool::EtcD, Tool::KubeApiserver, Tool::KubeControllerManager, Tool::KubeScheduler];
-    /// Every program.
-    pub const ALL: [Tool; 5] =
+    /// What every lane needs. The others are had when a scenario first asks for them.
+    pub const LANE: [Tool; 5] =
         [Tool::EtcD, Tool::KubeApiserver, Tool::KubeControllerManager, Tool::KubeScheduler, Tool::VersityGw];
+    /// Every program.
+    pub const ALL: [Tool; 6] = [
+        Tool::EtcD,
+        Tool::KubeApiserver,
+        Tool::KubeControllerManager,
+        Tool::KubeScheduler,
+        Tool::VersityGw,
+        Tool::FakeGcsServer,
+    ];
 
     /// Name of the executable.
     pub fn name(self) -> &'static str {
@@ -42,6 +55,7 @@ impl Tool {
             Tool::KubeControllerManager => "kube-controller-manager",
             Tool::KubeScheduler => "kube-scheduler",
             Tool::VersityGw => "versitygw",
+            Tool::FakeGcsServer => "fake-gcs-server",
         }
     }
 
@@ -51,12 +65,18 @@ impl Tool {
             Tool::EtcD => &go_build::ETCD,
             Tool::KubeApiserver | Tool::KubeControllerManager | Tool::KubeScheduler => &go_build::KUBERNETES,
             Tool::VersityGw => &go_build::VERSITYGW,
+            Tool::FakeGcsServer => &go_build::FAKE_GCS_SERVER,
         }
     }
 
-    /// Version that is downloaded or built.
+    /// Version that is built; that of the download may be another.
     pub fn version(self) -> &'static str {
         self.module().version
+    }
+
+    /// Whether the program understands `--version`.
+    fn says_its_version(self) -> bool {
+        self != Tool::FakeGcsServer
     }
 
     /// Go package of the command.
@@ -67,6 +87,7 @@ impl Tool {
             Tool::KubeControllerManager => "k8s.io/kubernetes/cmd/kube-controller-manager",
             Tool::KubeScheduler => "k8s.io/kubernetes/cmd/kube-scheduler",
             Tool::VersityGw => "github.com/versity/versitygw/cmd/versitygw",
+            Tool::FakeGcsServer => "github.com/fsouza/fake-gcs-server",
         }
     }
 }
@@ -202,8 +223,8 @@ async fn obtain(tool: Tool, progress: &impl Fn(&str), mut failures: Vec<String>)
     if let Ok(found) = from_cache(tool) {
         return Ok(found);
     }
-    match download::fetch(tool, progress).await {
-        Ok(path) => return Ok(Found { path, version: tool.version().to_owned(), origin: Origin::Download }),
+    match downloaded(tool, progress).await {
+        Ok(found) => return Ok(found),
         Err(error) => failed(tool, Origin::Download, &error, progress, &mut failures),
     }
     match go_build::build(tool, progress).await {
@@ -211,6 +232,12 @@ async fn obtain(tool: Tool, progress: &impl Fn(&str), mut failures: Vec<String>)
         Err(error) => failed(tool, Origin::Build, &error, progress, &mut failures),
     }
     Err(Error::NoTool { tool: tool.name(), version: tool.version(), ways: failures })
+}
+
+async fn downloaded(tool: Tool, progress: &impl Fn(&str)) -> Result<Found, Error> {
+    let download = Download::of(tool)?;
+    let path = download.fetch(tool, progress).await?;
+    Ok(Found { path, version: download.version, origin: Origin::Download })
 }
 
 fn failed(tool: Tool, origin: Origin, error: &Error, progress: &impl Fn(&str), failures: &mut Vec<String>) {
@@ -239,9 +266,17 @@ fn from_path(tool: Tool) -> Result<Found, Error> {
     checked(tool, path, Origin::Path)
 }
 
+/// What was built here, else what was downloaded.
 fn from_cache(tool: Tool) -> Result<Found, Error> {
-    let path = cache::find(tool)?;
-    Ok(Found { path, version: tool.version().to_owned(), origin: Origin::Cache })
+    let missing = match Entry::of_build(tool.module()).find(tool.name()) {
+        Ok(path) => return Ok(Found { path, version: tool.version().to_owned(), origin: Origin::Cache }),
+        Err(missing) => missing,
+    };
+    let Ok(download) = Download::of(tool) else { return Err(missing) };
+    match download.entry(tool).find(tool.name()) {
+        Ok(path) => Ok(Found { path, version: download.version, origin: Origin::Cache }),
+        Err(also_missing) => Err(Error::Way(format!("{missing}; {also_missing}"))),
+    }
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -250,6 +285,9 @@ fn is_executable(path: &Path) -> bool {
 
 /// A program of unknown origin is asked for its version, and refused if it is too old.
 fn checked(tool: Tool, path: PathBuf, origin: Origin) -> Result<Found, Error> {
+    if !tool.says_its_version() {
+        return Ok(Found { path, version: "of unknown version".to_owned(), origin });
+    }
     let output = Command::new(&path)
         .arg("--version")
         .stdin(Stdio::null())

@@ -32,15 +32,20 @@ impl User {
     }
 }
 
-/// `kubeadmin` followed by `user-01` to `user-NN`.
-pub(crate) fn pool(plain_users: usize) -> Result<Vec<User>, Error> {
+/// `kubeadmin` followed by `user-01` to `user-NN`, each with a fresh token.
+///
+/// # Errors
+/// [`Error::File`] when the system gives no random bytes.
+pub fn pool(plain_users: usize) -> Result<Vec<User>, Error> {
     let admin = User::new("kubeadmin".to_owned(), &["system:masters", "system:authenticated"]);
     let plain = (1..=plain_users).map(|number| User::new(format!("user-{number:02}"), &["system:authenticated:oauth"]));
     std::iter::once(admin).chain(plain).collect()
 }
 
 /// The rows `token,name,uid,"group,group"` of the token file (Kubernetes documentation, "Static token file").
-pub(crate) fn token_file(users: &[User]) -> String {
+///
+/// It holds tokens; whoever writes it keeps it from others.
+pub fn token_file(users: &[User]) -> String {
     users
         .iter()
         .map(|user| format!("{},{},{},\"{}\"\n", user.token, user.name, user.name, user.groups.join(",")))

@@ -1,4 +1,4 @@
-//! A machine without programs, network pins and Go: one clear error that names every way and tells what to install.
+//! A machine without programs, downloads and Go: one clear error that names every way and tells what to install.
 //! The search runs in a process of its own, since it is the environment that is taken away.
 
 use std::process::Command;
@@ -10,12 +10,15 @@ const HELPER: &str = "LOCAL_CLUSTER_TEST_LOCATE";
 #[test]
 fn nothing_at_hand_is_one_error_with_every_way_and_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
+    let no_downloads = folder.path().join("downloads.yaml");
+    std::fs::write(&no_downloads, "downloads: []").unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "a_search_on_an_empty_machine", "--ignored", "--nocapture"])
         .env_clear()
         .env(HELPER, "1")
         .env("PATH", folder.path())
         .env("REGISTRY_CONFORMANCE_CACHE", folder.path().join("cache"))
+        .env("REGISTRY_CONFORMANCE_DOWNLOADS", &no_downloads)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
