@@ -23,6 +23,7 @@ const CLIENT: &str = "cli";
 /// Programs found for the components of a system.
 #[derive(Debug, Clone, Default)]
 pub struct Binaries {
+    folder: PathBuf,
     found: BTreeMap<String, PathBuf>,
     /// What is missing and may be, with what it stops.
     pub lacking: Vec<Lacking>,
@@ -56,40 +57,20 @@ impl Binaries {
             Failure::error(format!("looking for the programs of system {} in {}", system.name, folder.display()), error)
                 .next("give an existing folder to --bin-dir")
         })?;
+        binaries.folder.clone_from(&folder);
         for component in &system.components {
-            let path =
-                component.binaries.iter().map(|name| folder.join(name)).find(|path| path.is_symlink() || path.exists());
-            match path {
-                Some(path) if component.image.is_none() && component.name != CLIENT => {
-                    check(component, &path)?;
-                    let reason = format!(
-                        "{} is there, but system {} does not say how the {} is started",
-                        path.display(),
-                        system.name,
-                        component.name
-                    );
+            match look(component, system, &folder)? {
+                Ok(path) => drop(binaries.found.insert(component.name.clone(), path)),
+                Err(reason) => {
                     let needed_by = component.needed_by(suite, catalogue)?;
                     binaries.lacking.push(Lacking { needed_by, reason });
-                }
-                Some(path) => {
-                    check(component, &path)?;
-                    binaries.found.insert(component.name.clone(), path);
-                }
-                None if component.optional => {
-                    let reason = format!(
-                        "{} holds no {}, which is the {} of system {}",
-                        folder.display(),
-                        component.file_names(),
-                        component.name,
-                        system.name
-                    );
-                    let needed_by = component.needed_by(suite, catalogue)?;
-                    binaries.lacking.push(Lacking { needed_by, reason });
-                }
-                None => {
-                    return Err(missing(component, &folder.join(&component.binaries[0]), "it does not exist").into());
                 }
             }
+        }
+        if let (true, Some(first)) = (binaries.found.is_empty(), system.components.first()) {
+            let names: Vec<_> = system.components.iter().map(Component::file_names).collect();
+            let why = format!("it does not exist, and neither does any other of {}", names.join(", "));
+            return Err(missing(first, &folder.join(&first.binaries[0]), &why).into());
         }
         Ok(binaries)
     }
@@ -98,15 +79,15 @@ impl Binaries {
     pub fn install(&self, system: &System) -> System {
         let mut installed = system.clone();
         for component in &system.components {
+            let program = self.of(component).map(|path| path.display().to_string()).unwrap_or_default();
+            let folder = self.folder.display().to_string();
+            let filled = |word: &String| word.replace("{bin}", &program).replace("{dir}", &folder);
             let (command, own_root) = match (self.of(component), &component.instead) {
-                (Some(program), _) => {
-                    let program = program.display().to_string();
-                    let filled = component.command.iter().map(|word| word.replace("{bin}", &program));
-                    (filled.collect::<Vec<_>>(), component.own_root)
-                }
+                (Some(_), _) => (component.command.iter().map(filled).collect::<Vec<_>>(), component.own_root),
                 (None, Some(instead)) => (instead.clone(), false),
                 (None, None) => continue,
             };
+            let env = component.env.iter().map(|(name, value)| (name.clone(), filled(value)));
             if component.name == CLIENT {
                 installed.cli = Some(command.clone());
             }
@@ -115,7 +96,7 @@ impl Binaries {
                 installed.images.push(Image {
                     image: image.clone(),
                     command,
-                    env: component.env.clone(),
+                    env: env.collect(),
                     keep_command: component.keep_command,
                     rewrite: component.files.clone(),
                     own_root,
@@ -142,6 +123,31 @@ impl Binaries {
     /// The program of a component, if the folder holds it.
     pub fn of(&self, component: &Component) -> Option<&Path> {
         self.found.get(&component.name).map(PathBuf::as_path)
+    }
+}
+
+/// The program of a component, or why it is lacking where it may be.
+fn look(component: &Component, system: &System, folder: &Path) -> Result<Result<PathBuf, String>, Failure> {
+    let mut places = component.binaries.iter().map(|name| folder.join(name));
+    let Some(path) = places.find(|path| path.is_symlink() || path.exists()) else {
+        if !component.optional {
+            return Err(missing(component, &folder.join(&component.binaries[0]), "it does not exist"));
+        }
+        let what = format!("{}, which is the {} of system {}", component.file_names(), component.name, system.name);
+        return Ok(Err(format!("{} holds no {what}", folder.display())));
+    };
+    check(component, &path)?;
+    if component.image.is_none() && component.name != CLIENT {
+        let what = format!("system {} does not say how the {} is started", system.name, component.name);
+        return Ok(Err(format!("{} is there, but {what}", path.display())));
+    }
+    match component.needs.iter().find(|name| !folder.join(name).exists()) {
+        None => Ok(Ok(path)),
+        Some(name) if component.optional => {
+            let what = format!("{name}, which the {} of system {} needs", component.name, system.name);
+            Ok(Err(format!("{} holds no {what}", folder.display())))
+        }
+        Some(name) => Err(missing(component, &path, &format!("it needs {name} beside it, and that does not exist"))),
     }
 }
 
@@ -252,20 +258,67 @@ mod tests {
     #[test]
     fn the_first_name_that_is_there_counts() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("image-registry");
+        script(folder.path(), "image-registry");
+        let binaries = find(REGISTRY, Some(folder.path())).unwrap();
+        assert_eq!(binaries.found["registry"], folder.path().join("image-registry").canonicalize().unwrap());
+        assert!(binaries.lacking.is_empty());
+    }
+
+    fn script(folder: &Path, name: &str) {
+        let path = folder.join(name);
         fs::write(&path, "#!/bin/sh\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        let binaries = find(REGISTRY, Some(folder.path())).unwrap();
-        assert_eq!(binaries.found["registry"], path.canonicalize().unwrap());
-        assert!(binaries.lacking.is_empty());
     }
 
     #[test]
     fn what_may_be_missing_is_told_to_the_plan() {
         let folder = tempfile::tempdir().unwrap();
-        let binaries = find(REGISTRY, Some(folder.path())).unwrap();
+        script(folder.path(), "op");
+        let binaries = find(&format!("{OPERATOR}{REGISTRY}"), Some(folder.path())).unwrap();
         let expected = "holds no dockerregistry or image-registry, which is the registry of system s";
         assert!(binaries.lacking[0].reason.ends_with(expected), "{}", binaries.lacking[0].reason);
+    }
+
+    #[test]
+    fn a_folder_without_any_of_the_programs_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = find(REGISTRY, Some(folder.path())).unwrap_err().to_string();
+        assert!(error.contains("neither does any other of dockerregistry or image-registry"), "{error}");
+    }
+
+    const RENDERER: &str = "  - {name: renderer, binaries: [mcc], image: x/r, needs: [templates], optional: true}\n";
+
+    #[test]
+    fn what_a_program_needs_beside_it_may_be_missing_too() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["op", "mcc"] {
+            script(folder.path(), name);
+        }
+        let components = format!("{OPERATOR}{RENDERER}");
+        let binaries = find(&components, Some(folder.path())).unwrap();
+        let reason = &binaries.lacking[0].reason;
+        assert!(reason.ends_with("holds no templates, which the renderer of system s needs"), "{reason}");
+        fs::create_dir(folder.path().join("templates")).unwrap();
+        assert!(find(&components, Some(folder.path())).unwrap().lacking.is_empty());
+        let wanted = components.replace(", optional: true", "");
+        fs::remove_dir(folder.path().join("templates")).unwrap();
+        let error = find(&wanted, Some(folder.path())).unwrap_err().to_string();
+        assert!(error.contains("it needs templates beside it"), "{error}");
+    }
+
+    #[test]
+    fn placeholders_are_filled_in() {
+        let folder = tempfile::tempdir().unwrap();
+        script(folder.path(), "op");
+        let text = "name: s\ntitle: S\ncomponents:\n  - {name: operator, binaries: [op], image: x/op, \
+                    command: [\"{self}\", \"--with={bin}\", \"{dir}/templates\"], env: {A: \"{tools}:{dir}\"}}\n";
+        let catalogue = Catalogue::default();
+        let system = System::read(&DataFile::new("systems/s.yaml", text), &catalogue).unwrap();
+        let binaries = Binaries::find(&system, Some(folder.path()), &Suite::new(vec![]), &catalogue).unwrap();
+        let image = &binaries.install(&system).images[0];
+        let real = folder.path().canonicalize().unwrap().display().to_string();
+        assert_eq!(image.command, ["{self}".to_owned(), format!("--with={real}/op"), format!("{real}/templates")]);
+        assert_eq!(image.env["A"], format!("{{tools}}:{real}"));
     }
 
     #[rstest]

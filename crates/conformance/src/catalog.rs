@@ -7,6 +7,7 @@ use harness::{check, coverage::Coverage, fault::FaultEntry, verdict::Exit};
 use crate::{
     cli::{CatalogAction, CatalogOptions, Form},
     data::Data,
+    output,
     vocabulary::Vocabulary,
 };
 
@@ -23,11 +24,11 @@ where
         let mut findings = check::check(&catalogue, features.suite(), &faults);
         findings.extend(Vocabulary::<W>::registered().check(&features, features.suite().scenarios()));
         for finding in &findings {
-            println!("{finding}");
+            output::print(&format!("{finding}\n"))?;
         }
         let coverage = Coverage::of(&catalogue, features.suite(), &faults, &[]);
-        println!(
-            "{} requirements, {} scenarios, {} faults, {} systems: {}",
+        output::print(&format!(
+            "{} requirements, {} scenarios, {} faults, {} systems: {}\n",
             coverage.requirements,
             features.suite().scenarios().len(),
             faults.len(),
@@ -36,7 +37,7 @@ where
                 0 => format!("everything fits ({} requirements are planned without scenario)", coverage.planned),
                 one_or_more => format!("{one_or_more} findings"),
             }
-        );
+        ))?;
         return Ok(if findings.is_empty() { Exit::Passed } else { Exit::Failed });
     }
     let versions = catalogue.versions();
@@ -44,9 +45,9 @@ where
         anyhow::bail!("no requirement names documentation version {unknown}; known are: {}", versions.join(", "));
     }
     let coverage = Coverage::of(&catalogue, features.suite(), &faults, &options.docs_versions);
-    match options.format {
-        Form::Json => println!("{}", serde_json::to_string_pretty(&coverage)?),
-        Form::Text => print!("{}", coverage.table()),
-    }
+    output::print(&match options.format {
+        Form::Json => serde_json::to_string_pretty(&coverage)? + "\n",
+        Form::Text => coverage.table(),
+    })?;
     Ok(Exit::Passed)
 }

@@ -275,7 +275,7 @@ async fn dispatch<W: Wiring>(command: Command, wiring: Arc<W>) -> anyhow::Result
         }
         Command::Report(options) => report::command(&options),
         Command::Compare(options) => compare::command(&options),
-        Command::Doctor => Ok(doctor::command(wiring.as_ref()).await),
+        Command::Doctor => doctor::command(wiring.as_ref()).await,
         Command::Cluster(options) => {
             signals()?;
             cluster::command(wiring.as_ref(), options.action, stop.clone()).await

@@ -5,6 +5,7 @@ use harness::verdict::Exit;
 use crate::{
     cli::{ClusterCommand, ClusterName},
     lane::{ClusterAction, Wiring},
+    output,
     stop::Stop,
 };
 
@@ -18,7 +19,7 @@ pub(crate) async fn command<W: Wiring>(wiring: &W, action: ClusterCommand, stop:
     };
     let said = wiring.cluster(action, stop).await?;
     if !said.is_empty() {
-        println!("{}", said.trim_end());
+        output::print(&format!("{}\n", said.trim_end()))?;
     }
     Ok(Exit::Passed)
 }

@@ -9,17 +9,17 @@ use harness::{
 
 use crate::{
     cli::{CompareForm, CompareOptions},
-    results,
+    output, results,
 };
 
 /// The command. Its exit code says whether the verdicts are the same.
 pub(crate) fn command(options: &CompareOptions) -> anyhow::Result<Exit> {
     let comparison = Comparison::of(&read(options, &options.before)?, &read(options, &options.after)?);
-    match options.format {
-        CompareForm::Text => print!("{}", comparison.table(options.all)),
-        CompareForm::Yaml => print!("{}", serde_yaml::to_string(&comparison)?),
-        CompareForm::Json => println!("{}", serde_json::to_string_pretty(&comparison)?),
-    }
+    output::print(&match options.format {
+        CompareForm::Text => comparison.table(options.all),
+        CompareForm::Yaml => serde_yaml::to_string(&comparison)?,
+        CompareForm::Json => serde_json::to_string_pretty(&comparison)? + "\n",
+    })?;
     Ok(if comparison.same() { Exit::Passed } else { Exit::Failed })
 }
 

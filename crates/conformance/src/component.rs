@@ -11,8 +11,10 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use harness::failure::chain;
 use tokio_util::sync::CancellationToken;
 
+use crate::output;
+
 /// First words of a command line that belong to a component.
-const WORDS: [&str; 4] = ["reference", "platform", "nodes", "oc"];
+const WORDS: [&str; 5] = ["reference", "platform", "nodes", "machine-config-daemon", "oc"];
 
 #[derive(Parser)]
 #[command(name = "registry-conformance", about = "Components that targets start; people rarely call them")]
@@ -24,6 +26,8 @@ enum Component {
     Platform(Platform),
     /// Nodes that run pods as processes
     Nodes(local_node::Options),
+    /// Has a node configured by a real machine-config-controller
+    MachineConfigDaemon(platform::machine_config::Options),
 }
 
 #[derive(Subcommand)]
@@ -134,11 +138,15 @@ async fn serve(component: Component) -> ExitCode {
             log();
             local_node::run(options, stop).await.map_err(Into::into)
         }
+        Component::MachineConfigDaemon(options) => {
+            log();
+            platform::machine_config::run(options, stop).await.map_err(Into::into)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", chain(error.as_ref()));
+            output::tell(&format!("error: {}", chain(error.as_ref())));
             ExitCode::FAILURE
         }
     }
@@ -150,7 +158,9 @@ async fn platform(options: Platform, stop: CancellationToken) -> Result<(), Box<
     let (image_api_ready, image_api_is_ready) = tokio::sync::oneshot::channel();
     let told = tokio::spawn(async move {
         if platform_is_ready.await.is_ok() && image_api_is_ready.await.is_ok() {
-            println!("platform ready");
+            if let Err(error) = output::print("platform ready\n") {
+                tracing::error!(%error, "nobody hears that the platform is ready");
+            }
         }
     });
     let mut image_api_options = options.image_api;

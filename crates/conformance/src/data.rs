@@ -13,7 +13,7 @@ use harness::{
     system::System,
 };
 
-use crate::{lane::FaultFile, parser::Features};
+use crate::{lane::FaultFile, manifest, parser::Features};
 
 static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
@@ -102,12 +102,17 @@ impl Data {
         Features::read(&self.files("features", "feature")?)
     }
 
-    /// The systems.
+    /// The systems, with every file they name looked at.
     ///
     /// # Errors
-    /// As [`System::read`].
+    /// As [`System::read`] and [`manifest::check`].
     pub fn systems(&self, catalogue: &Catalogue) -> Result<Vec<System>, DataError> {
-        self.files("systems", "yaml")?.iter().map(|file| System::read(file, catalogue)).collect()
+        let read = |file: &DataFile| {
+            let system = System::read(file, catalogue)?;
+            manifest::check(self, &system, file)?;
+            Ok(system)
+        };
+        self.files("systems", "yaml")?.iter().map(read).collect()
     }
 
     /// The faults.

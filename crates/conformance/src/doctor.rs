@@ -4,14 +4,17 @@ use std::fmt::Write as _;
 
 use harness::verdict::Exit;
 
-use crate::lane::{Checked, Wiring};
+use crate::{
+    lane::{Checked, Wiring},
+    output,
+};
 
 /// The command. It ends with 2 when something is missing without which no run is possible.
-pub(crate) async fn command<W: Wiring>(wiring: &W) -> Exit {
+pub(crate) async fn command<W: Wiring>(wiring: &W) -> anyhow::Result<Exit> {
     let checked = wiring.doctor().await;
-    print!("{}", text(&checked));
+    output::print(&text(&checked))?;
     let missing = checked.iter().any(|one| one.required && one.found.is_err());
-    if missing { Exit::Unjudged } else { Exit::Passed }
+    Ok(if missing { Exit::Unjudged } else { Exit::Passed })
 }
 
 fn text(checked: &[Checked]) -> String {

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 pub use harness::verdict::Exit;
 
+use crate::output;
+
 /// The exit code of a command that ended in this way.
 pub fn code(exit: Exit) -> ExitCode {
     ExitCode::from(exit.code())
@@ -11,7 +13,7 @@ pub fn code(exit: Exit) -> ExitCode {
 
 /// The exit code of a command that could not be carried out, after saying why on standard error.
 pub fn refused(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {}", sentence(error));
+    output::tell(&format!("error: {}", sentence(error)));
     code(Exit::Unjudged)
 }
 

@@ -1,6 +1,9 @@
 //! The command line of registry-conformance and the glue to cucumber: it finds the data, makes the plan, runs the lanes
 //! and writes the reports. What is judged and how is left to the harness, steps and targets.
 
+// Standard output and standard error have one place, `output`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod binaries;
 pub mod cli;
 pub mod component;
@@ -9,6 +12,8 @@ pub mod executable;
 pub mod exit;
 pub mod lane;
 pub mod libtest;
+pub mod manifest;
+pub mod output;
 pub mod parser;
 pub mod runner;
 pub mod stop;

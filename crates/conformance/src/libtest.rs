@@ -1,7 +1,7 @@
 //! The suite as a test target: the part of libtest's command line that cargo, nextest and editors use. A scenario is a
 //! test; the rest is chosen by the same environment variables as the flags of `run`.
 
-use std::{ffi::OsString, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, fmt::Write as _, process::ExitCode, sync::Arc};
 
 use clap::{Args as _, FromArgMatches as _, Parser};
 use harness::{
@@ -10,7 +10,9 @@ use harness::{
     verdict::{Exit, Verdict},
 };
 
-use crate::{cli::Options, data::Data, exit, lane::Wiring, plan::Prepared, progress::Progress, run, stop::Stop};
+use crate::{
+    cli::Options, data::Data, exit, lane::Wiring, output, plan::Prepared, progress::Progress, run, stop::Stop,
+};
 
 /// The flags of a libtest binary, as far as they mean something here.
 #[derive(Debug, Parser)]
@@ -86,13 +88,12 @@ async fn tests<W: Wiring>(flags: &Flags, wiring: &W) -> anyhow::Result<Exit> {
         .map(|(name, scenario)| (name.to_owned(), scenario.id()))
         .collect();
     if flags.list {
-        list(flags, &names);
+        output::print(&list(flags, &names))?;
         return Ok(Exit::Passed);
     }
     let total = prepared.features.suite().scenarios().len();
     if names.is_empty() || flags.ignored {
-        println!("\nrunning 0 tests\n");
-        println!("{}", result_line(&[], total, 0.0));
+        output::print(&format!("\nrunning 0 tests\n\n{}\n", result_line(&[], total, 0.0)))?;
         return Ok(Exit::Passed);
     }
     if names.len() < total {
@@ -100,10 +101,10 @@ async fn tests<W: Wiring>(flags: &Flags, wiring: &W) -> anyhow::Result<Exit> {
     }
     let stop = Stop::default();
     stop.on_signals()?;
-    println!("\nrunning {} test{}", names.len(), if names.len() == 1 { "" } else { "s" });
+    output::print(&format!("\nrunning {} test{}\n", names.len(), if names.len() == 1 { "" } else { "s" }))?;
     let progress = if flags.nocapture { Progress::start(false) } else { Progress::quiet() };
     let report = run::execute(prepared, &options, &stop, &progress).await?;
-    print(&report, &names, total);
+    output::print(&text(&report, &names, total))?;
     Ok(match report.exit(options.strict) {
         // A test that is ignored because it cannot run here is no failure for a test driver.
         Exit::Unjudged if report.totals.error == 0 && report.stopped.is_none() => Exit::Passed,
@@ -122,18 +123,18 @@ fn wanted(flags: &Flags, name: &str) -> bool {
     (flags.filters.is_empty() || flags.filters.iter().any(fits)) && !flags.skip.iter().any(fits)
 }
 
-fn list(flags: &Flags, names: &[(String, String)]) {
+fn list(flags: &Flags, names: &[(String, String)]) -> String {
     // There are no ignored tests: whether one can run is known only when it is asked for.
     let names = if flags.ignored { &[][..] } else { names };
-    for (name, _) in names {
-        println!("{name}: test");
-    }
+    let mut out: String = names.iter().map(|(name, _)| format!("{name}: test\n")).collect();
     if flags.format != "terse" {
-        println!("\n{} tests, 0 benchmarks", names.len());
+        let _ = writeln!(out, "\n{} tests, 0 benchmarks", names.len());
     }
+    out
 }
 
-fn print(report: &Report, names: &[(String, String)], total: usize) {
+fn text(report: &Report, names: &[(String, String)], total: usize) -> String {
+    let mut out = String::new();
     let found = |id: &str| report.scenarios.iter().find(|one| format!("{}:{}", one.file, one.line) == id);
     let mut judged: Vec<(&str, &ScenarioReport)> = Vec::new();
     for (name, id) in names {
@@ -146,24 +147,25 @@ fn print(report: &Report, names: &[(String, String)], total: usize) {
             (Verdict::Fail, _) if scenario.known.is_some() => "ok (known deviation)".to_owned(),
             (Verdict::Fail | Verdict::Error, _) => "FAILED".to_owned(),
         };
-        println!("test {name} ... {word}");
+        let _ = writeln!(out, "test {name} ... {word}");
     }
     let failed: Vec<&(&str, &ScenarioReport)> = judged.iter().filter(|(_, one)| is_failed(one)).collect();
     if !failed.is_empty() {
-        println!("\nfailures:\n");
+        out.push_str("\nfailures:\n\n");
         for (name, scenario) in &failed {
-            println!("---- {name} ({}) ----\n{}", scenario.verdict, terminal::failure(scenario));
+            let _ = writeln!(out, "---- {name} ({}) ----\n{}", scenario.verdict, terminal::failure(scenario));
         }
-        println!("failures:");
+        out.push_str("failures:\n");
         for (name, _) in &failed {
-            println!("    {name}");
+            let _ = writeln!(out, "    {name}");
         }
     }
     if let Some(stopped) = &report.stopped {
-        println!("\nThe run ended early: {stopped}");
+        let _ = writeln!(out, "\nThe run ended early: {stopped}");
     }
     let scenarios: Vec<&ScenarioReport> = judged.iter().map(|(_, scenario)| *scenario).collect();
-    println!("\n{}\n", result_line(&scenarios, total - names.len(), report.seconds));
+    let _ = writeln!(out, "\n{}\n", result_line(&scenarios, total - names.len(), report.seconds));
+    out
 }
 
 fn is_failed(scenario: &ScenarioReport) -> bool {

@@ -20,6 +20,7 @@ use crate::{
     cli::{Form, Options, PlanOptions},
     data::Data,
     lane::{Request, Target as _, Wiring},
+    output,
     parser::Features,
     results,
     vocabulary::Vocabulary,
@@ -139,10 +140,10 @@ pub(crate) fn command<W: Wiring>(wiring: &W, options: &PlanOptions) -> anyhow::R
     let selection = Selection::parse_any(&options.options.select)?;
     let prepared = Prepared::new(wiring, &options.options, selection)?;
     let plan = prepared.plan(&options.options)?;
-    match options.format {
-        Form::Json => println!("{}", serde_json::to_string_pretty(&plan)?),
-        Form::Text => print!("{}", text(&plan, &prepared.system, &prepared.target_name)),
-    }
+    output::print(&match options.format {
+        Form::Json => serde_json::to_string_pretty(&plan)? + "\n",
+        Form::Text => text(&plan, &prepared.system, &prepared.target_name),
+    })?;
     Ok(Exit::Passed)
 }
 

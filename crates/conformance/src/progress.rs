@@ -13,6 +13,8 @@ use harness::{
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::output;
+
 /// The progress of a run on standard error.
 #[derive(Clone)]
 pub(crate) struct Progress {
@@ -75,7 +77,7 @@ impl Lines {
             Some(live) => {
                 let _ = live.println(text);
             }
-            None => eprintln!("{text}"),
+            None => output::tell(text),
         }
     }
 

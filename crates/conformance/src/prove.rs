@@ -22,6 +22,7 @@ use harness::{
 use crate::{
     cli::{Collateral, ProveOptions},
     lane::{FaultFile, Target as _, Wiring},
+    output,
     plan::{self, Prepared},
     progress::Progress,
     results,
@@ -73,8 +74,7 @@ pub(crate) async fn command<W: Wiring>(wiring: &W, options: &ProveOptions, stop:
         faults: faults.iter().map(|fault| judge(fault, &events)).collect(),
     };
     results::write(&evidence.folder().join(proof::FILE), &serde_yaml::to_string(&proof)?)?;
-    print!("{}", proof.table());
-    println!("Results are in {}", evidence.folder().display());
+    output::print(&format!("{}Results are in {}\n", proof.table(), evidence.folder().display()))?;
     if let Some(reason) = stop.reason() {
         anyhow::bail!("not every fault was tried: {reason}");
     }

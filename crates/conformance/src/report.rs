@@ -8,7 +8,7 @@ use harness::{
 
 use crate::{
     cli::{ReportForm, ReportOptions},
-    results,
+    output, results,
     run::colour,
 };
 
@@ -23,6 +23,6 @@ pub(crate) fn command(options: &ReportOptions) -> anyhow::Result<Exit> {
         ReportForm::Json => json::print(&report) + "\n",
         ReportForm::Junit => junit::print(&report) + "\n",
     };
-    print!("{text}");
+    output::print(&text)?;
     Ok(report.exit(options.strict))
 }

@@ -21,6 +21,7 @@ use harness::{
 use crate::{
     cli::Options,
     lane::{Target as _, Wiring},
+    output,
     plan::Prepared,
     progress::Progress,
     results,
@@ -34,8 +35,8 @@ pub(crate) async fn command<W: Wiring>(wiring: &W, options: &Options, stop: &Sto
     let progress = Progress::start(std::io::stderr().is_terminal());
     let report = execute(prepared, options, stop, &progress).await?;
     progress.finish();
-    print!("{}", terminal::print(&report, colour()));
-    println!("Results are in {}", options.out.join(&report.run).display());
+    let place = options.out.join(&report.run);
+    output::print(&format!("{}Results are in {}\n", terminal::print(&report, colour()), place.display()))?;
     Ok(report.exit(options.strict))
 }
 

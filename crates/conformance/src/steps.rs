@@ -4,7 +4,7 @@ use cucumber::codegen::WorldInventory;
 use gherkin::StepType;
 use harness::verdict::Exit;
 
-use crate::{cli::Form, vocabulary::Vocabulary};
+use crate::{cli::Form, output, vocabulary::Vocabulary};
 
 /// The command.
 pub(crate) fn command<W>(format: Form) -> anyhow::Result<Exit>
@@ -25,12 +25,12 @@ where
                 })
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&steps)?);
+        output::print(&(serde_json::to_string_pretty(&steps)? + "\n"))?;
         return Ok(Exit::Passed);
     }
     for kind in [StepType::Given, StepType::When, StepType::Then] {
         for definition in vocabulary.definitions().iter().filter(|definition| definition.kind == kind) {
-            println!("{definition}");
+            output::print(&format!("{definition}\n"))?;
         }
     }
     Ok(Exit::Passed)

@@ -1,7 +1,6 @@
 //! What this binary is made of: the vocabulary, the targets, the doctor and clusters by hand.
 
 use std::{
-    io::Write as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,6 +18,7 @@ use crate::{
     data::Data,
     executable::own_executable,
     lane::{Checked, ClusterAction, Request, TargetName, Wiring},
+    output,
     stop::Stop,
     target::{
         cluster::{Cluster, ClusterOptions},
@@ -73,7 +73,7 @@ fn checked(finding: doctor::Finding) -> Checked {
         _ => Ok(finding.detail),
     };
     let required =
-        finding.state == doctor::State::Missing && Tool::ALL.iter().any(|tool| tool.name() == finding.subject);
+        finding.state == doctor::State::Missing && Tool::LANE.iter().any(|tool| tool.name() == finding.subject);
     Checked { what: finding.subject, found, remedy: finding.remedy, required }
 }
 
@@ -127,8 +127,7 @@ async fn up(name: &str, stop: Stop) -> Result<String, Failure> {
             .next(format!("end it with `registry-conformance cluster down {name}` or give another name")));
     }
     collect()?;
-    let progress = |line: &str| eprintln!("{line}");
-    let tools = local_cluster::tool::locate(progress).await.tried("finding the programs of a control plane")?;
+    let tools = local_cluster::tool::locate(output::tell).await.tried("finding the programs of a control plane")?;
     let folder = std::env::temp_dir().join(format!("registry-conformance-cluster-{}", std::process::id()));
     let starting = Cluster::start(ClusterOptions {
         folder: &folder,
@@ -146,8 +145,8 @@ async fn up(name: &str, stop: Stop) -> Result<String, Failure> {
         .ok_or_else(|| Failure::error("reading this process' identity", "there is none in /proc"))?;
     let kubeconfig = cluster.kubeconfig().to_owned();
     let path = Handle { process, kubeconfig: kubeconfig.clone() }.write(name)?;
-    println!("cluster {name} is ready; export KUBECONFIG={}", kubeconfig.display());
-    let _ = std::io::stdout().flush();
+    let ready = format!("cluster {name} is ready; export KUBECONFIG={}\n", kubeconfig.display());
+    output::print(&ready).tried("saying that the cluster is ready")?;
     stop.asked().await;
     let _ = std::fs::remove_file(path);
     cluster.stop().await?;

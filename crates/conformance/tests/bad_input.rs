@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use rstest::rstest;
@@ -64,6 +64,10 @@ fn write(root: &Path, name: &str, text: &str) {
 }
 
 fn call(data: &Path, args: &[&str]) -> Output {
+    command(data, args).output().unwrap()
+}
+
+fn command(data: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_registry-conformance"));
     command.args(args).current_dir(data).env_clear().env("CONFORMANCE_DATA", data);
     for kept in ["PATH", "HOME"] {
@@ -71,7 +75,7 @@ fn call(data: &Path, args: &[&str]) -> Output {
             command.env(kept, value);
         }
     }
-    command.output().unwrap()
+    command
 }
 
 /// Expects exit code 2 and an error text that holds `expected`.
@@ -138,6 +142,58 @@ fn a_wrong_file_is_an_error_with_its_line(#[case] file: &str, #[case] text: &str
     write(data.path(), file, text);
     refused(&call(data.path(), &["run"]), expected);
     assert!(!data.path().join("conformance-results").exists(), "nothing was begun");
+}
+
+#[rstest]
+#[case::absent(None, "systems/reference.yaml:4: cannot read fixtures/operator.yaml: No such file or directory")]
+#[case::not_yaml(Some("kind: [\n"), "fixtures/operator.yaml:")]
+#[case::no_object(Some("replicas: 1\n"), "fixtures/operator.yaml:1: document 1: ")]
+fn a_manifest_that_is_missing_or_wrong_is_noticed_before_anything_is_started(
+    #[case] manifest: Option<&str>,
+    #[case] expected: &str,
+) {
+    let data = data();
+    let system = "name: reference\ntitle: A system\nmanifests:\n  - fixtures/operator.yaml\n";
+    write(data.path(), "systems/reference.yaml", system);
+    if let Some(text) = manifest {
+        write(data.path(), "fixtures/operator.yaml", text);
+    }
+    for args in [&["run"][..], &["plan"], &["catalog", "check"]] {
+        refused(&call(data.path(), args), expected);
+    }
+    assert!(!data.path().join("conformance-results").exists(), "nothing was begun");
+}
+
+/// `head` and its like: the reader is gone before the first word, so that every write meets a closed pipe.
+#[rstest]
+#[case::steps(&["steps"], 0)]
+#[case::steps_json(&["steps", "--format", "json"], 0)]
+#[case::plan(&["plan"], 0)]
+#[case::catalog(&["catalog"], 0)]
+#[case::catalog_json(&["catalog", "--format", "json"], 0)]
+#[case::check(&["catalog", "check"], 1)]
+#[case::doctor(&["doctor"], 0)]
+#[case::help(&["run", "--help"], 0)]
+#[case::refused(&["run", "--system", "moon"], 2)]
+fn a_reader_that_has_gone_does_not_change_the_exit_code(#[case] args: &[&str], #[case] expected: i32) {
+    let data = data();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = command(data.path(), args);
+    let status = command.stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
+    // Whether programs of a control plane are there is the machine's affair, not this test's.
+    if args == ["doctor"] && status.code() == Some(2) {
+        return;
+    }
+    assert_eq!(status.code(), Some(expected), "{status}");
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_one_clear_error() {
+    let data = data();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = command(data.path(), &["steps"]).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    refused(&output.wait_with_output().unwrap(), "error: cannot write to standard output: No space left on device");
 }
 
 #[test]

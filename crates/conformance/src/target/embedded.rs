@@ -3,11 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use api::names;
 use futures::{FutureExt as _, future::LocalBoxFuture};
 use harness::{
     doorway::{Doorway, Loopback},
@@ -30,7 +32,7 @@ use super::{
     image_files, make_folder, manifests,
     pod_logs::PodLogs,
     program,
-    seams::{self, SeamOptions, SeamedBackends, SeamedFiles, Seams, StorageSeam, Texts},
+    seams::{self, OverrideFile, SeamOptions, SeamedBackends, SeamedFiles, Seams, StorageSeam, Texts},
     startup::{self, Startup},
 };
 use crate::{
@@ -100,7 +102,7 @@ impl Target for Embedded {
             ledger.record_folder(&self.lanes()).tried("recording the folder of the lanes")?;
             self.ledger.set(ledger).tried("remembering the ledger")?;
             let tried = "finding the programs of a control plane and the storage product";
-            let tools = local_cluster::tool::locate_all(&Tool::ALL, progress).await.tried(tried)?;
+            let tools = local_cluster::tool::locate_all(&Tool::LANE, progress).await.tried(tried)?;
             self.tools.set(tools).tried("remembering the programs")
         }
         .boxed_local()
@@ -138,7 +140,10 @@ impl EmbeddedLane {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.tried("binding the doorway")?;
         let doorway = listener.local_addr().tried("binding the doorway")?;
 
-        let images = image_files::lay_out(request, &folder.join("image-files"))?;
+        let tools_folder = folder.join("bin");
+        make_folder(&tools_folder)?;
+        link_cli(request, &tools_folder)?;
+        let images = image_files::lay_out(request, &folder.join("image-files"), &tools_folder)?;
         let commands = images.iter().map(|image| (image.image.clone(), image.command.join(" "))).collect();
         let images = serde_json::to_string(&images).tried("writing the image map")?;
         let cluster = Cluster::start(ClusterOptions {
@@ -161,9 +166,6 @@ impl EmbeddedLane {
         manifests::apply(&client, request).await?;
         started(request, &client, &startup).await?;
 
-        let tools_folder = folder.join("bin");
-        make_folder(&tools_folder)?;
-        link_cli(request, &tools_folder)?;
         let people = cluster.control_plane.users();
         for person in people {
             evidence.secret(&person.token);
@@ -175,6 +177,7 @@ impl EmbeddedLane {
         let backends = Arc::new(backends(request, tools, &folder, &authority, &cluster.ledger)?);
         let command_kubeconfig = folder.join("command.kubeconfig");
         std::fs::copy(cluster.kubeconfig(), &command_kubeconfig).tried("copying the administrator's kubeconfig")?;
+        let behind = doorway.behind();
         let (texts, storage_seam) = (Texts::default(), StorageSeam::default());
         let seams = SeamOptions {
             client: client.clone(),
@@ -184,7 +187,8 @@ impl EmbeddedLane {
                 .control_plane
                 .serving("fault-proxy", &["127.0.0.1".to_owned()])
                 .tried("making the API proxy's certificate")?,
-            overrides: cluster.folder.join("api-override.yaml"),
+            listen: Ipv4Addr::LOCALHOST.into(),
+            detours: Arc::new(OverrideFile(cluster.folder.join("api-override.yaml"))),
             command_kubeconfig: command_kubeconfig.clone(),
             registry_serving: seams::serving(
                 &authority,
@@ -195,7 +199,10 @@ impl EmbeddedLane {
             )?,
             storage_serving: seams::serving(&authority, &["127.0.0.1"])?,
             trust: trust.clone(),
-            behind: doorway.behind(),
+            registry: Arc::new(move || {
+                let found = behind.loopback(names::REGISTRY_INTERNAL_HOST).map_err(std::io::Error::other);
+                async move { found }.boxed()
+            }),
             limit: limits.rollout,
         };
         let seams = Seams::new(seams, &texts, &storage_seam);

@@ -11,13 +11,14 @@ use harness::{
 use super::make_folder;
 use crate::{executable::own_executable, lane::Request};
 
-/// The image map for the nodes, with the placeholders of the system file filled in and its files laid out.
-pub(super) fn lay_out(request: &Request, folder: &Path) -> Result<Vec<Image>, Failure> {
-    let own = own_executable().display().to_string();
+/// The image map for the nodes, with the placeholders of the system file filled in and its files laid out. `tools` is
+/// the folder in which documented commands find `oc`.
+pub(super) fn lay_out(request: &Request, folder: &Path, tools: &Path) -> Result<Vec<Image>, Failure> {
+    let (own, tools) = (own_executable().display().to_string(), tools.display().to_string());
     let mut images = request.system.images.clone();
     for image in &mut images {
-        for word in &mut image.command {
-            *word = word.replace("{self}", &own);
+        for word in image.command.iter_mut().chain(image.env.values_mut()) {
+            *word = word.replace("{self}", &own).replace("{tools}", &tools);
         }
         for (index, (inside, file)) in image.rewrite.iter_mut().enumerate() {
             let tried = || format!("giving the image {} its file {inside}", image.image);

@@ -1,29 +1,40 @@
 //! Installs a system: its manifests, applied as `kubectl apply --server-side` does. What others need comes first, what
 //! runs comes last, and what does not need each other is applied side by side.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    path::PathBuf,
+};
 
 use futures::future;
 use harness::failure::{Failure, Tried as _};
 use kube::{
     Client, ResourceExt as _,
     api::{Api, ApiResource, DynamicObject, Patch, PatchParams},
-    core::{GroupVersionKind, TypeMeta},
+    core::GroupVersionKind,
     discovery::{self, Scope},
 };
-use serde::Deserialize as _;
 
-use crate::lane::Request;
+use crate::{
+    data::Data,
+    lane::Request,
+    manifest::{self, Document},
+};
 
 /// Applies every document of every manifest of the system.
 pub async fn apply(client: &Client, request: &Request) -> Result<(), Failure> {
+    apply_files(client, &request.data, &request.system.manifests).await
+}
+
+/// Applies every document of these data files.
+pub async fn apply_files(client: &Client, data: &Data, files: &[PathBuf]) -> Result<(), Failure> {
     let mut stages = BTreeMap::<Stage, Vec<Document>>::new();
-    for document in documents(request)? {
+    for document in documents(data, files)? {
         stages.entry(Stage::of(&document.types.kind)).or_default().push(document);
     }
     for documents in stages.values() {
         let kinds = kinds(client, documents).await?;
-        future::try_join_all(documents.iter().map(|document| document.apply(client, &kinds))).await?;
+        future::try_join_all(documents.iter().map(|document| apply_one(client, document, &kinds))).await?;
     }
     Ok(())
 }
@@ -51,27 +62,11 @@ impl Stage {
 
 type Kinds = BTreeMap<(String, String), (ApiResource, Scope)>;
 
-struct Document {
-    path: String,
-    object: DynamicObject,
-    types: TypeMeta,
-}
-
-fn documents(request: &Request) -> Result<Vec<Document>, Failure> {
+fn documents(data: &Data, files: &[PathBuf]) -> Result<Vec<Document>, Failure> {
     let mut documents = Vec::new();
-    for manifest in &request.system.manifests {
-        let path = manifest.display().to_string();
-        let text = request.data.text(&path).tried(format!("reading the manifest {path}"))?;
-        for document in serde_yaml::Deserializer::from_str(&text) {
-            let tried = || format!("reading the manifest {path}");
-            let value = serde_json::Value::deserialize(document).tried(tried())?;
-            if value.is_null() {
-                continue;
-            }
-            let object: DynamicObject = serde_json::from_value(value).tried(tried())?;
-            let types = object.types.clone().unwrap_or_default();
-            documents.push(Document { path: path.clone(), object, types });
-        }
+    for file in files {
+        let read = manifest::read(data, file);
+        documents.extend(read.tried(format!("reading the manifest {}", file.display()))?);
     }
     Ok(documents)
 }
@@ -80,41 +75,39 @@ fn documents(request: &Request) -> Result<Vec<Document>, Failure> {
 async fn kinds(client: &Client, documents: &[Document]) -> Result<Kinds, Failure> {
     let mut asked = BTreeMap::new();
     for document in documents {
-        if let Entry::Vacant(place) = asked.entry(document.kind()) {
-            let kind = GroupVersionKind::try_from(&document.types).tried(document.tried())?;
+        if let Entry::Vacant(place) = asked.entry(kind_of(document)) {
+            let kind = GroupVersionKind::try_from(&document.types).tried(applying(document))?;
             place.insert(async move {
-                let found = discovery::pinned_kind(client, &kind).await.tried(document.tried())?;
-                Ok((document.kind(), (found.0, found.1.scope)))
+                let found = discovery::pinned_kind(client, &kind).await.tried(applying(document))?;
+                Ok((kind_of(document), (found.0, found.1.scope)))
             });
         }
     }
     future::try_join_all(asked.into_values()).await.map(|found| found.into_iter().collect())
 }
 
-impl Document {
-    fn kind(&self) -> (String, String) {
-        (self.types.api_version.clone(), self.types.kind.clone())
-    }
+fn kind_of(document: &Document) -> (String, String) {
+    (document.types.api_version.clone(), document.types.kind.clone())
+}
 
-    fn tried(&self) -> String {
-        format!("applying {} {} of {}", self.types.kind, self.object.name_any(), self.path)
-    }
+fn applying(document: &Document) -> String {
+    format!("applying {} {} of {}", document.types.kind, document.object.name_any(), document.file)
+}
 
-    async fn apply(&self, client: &Client, kinds: &Kinds) -> Result<(), Failure> {
-        let (resource, scope) = kinds
-            .get(&self.kind())
-            .ok_or_else(|| Failure::error(self.tried(), "the API server was not asked about its kind"))?;
-        let api: Api<DynamicObject> = match scope {
-            Scope::Cluster => Api::all_with(client.clone(), resource),
-            Scope::Namespaced => {
-                let namespace = self.object.namespace().unwrap_or_else(|| "default".to_owned());
-                Api::namespaced_with(client.clone(), &namespace, resource)
-            }
-        };
-        let parameters = PatchParams::apply("registry-conformance").force();
-        let applied = api.patch(&self.object.name_any(), &parameters, &Patch::Apply(&self.object)).await;
-        applied.map(drop).tried(self.tried())
-    }
+async fn apply_one(client: &Client, document: &Document, kinds: &Kinds) -> Result<(), Failure> {
+    let (resource, scope) = kinds
+        .get(&kind_of(document))
+        .ok_or_else(|| Failure::error(applying(document), "the API server was not asked about its kind"))?;
+    let api: Api<DynamicObject> = match scope {
+        Scope::Cluster => Api::all_with(client.clone(), resource),
+        Scope::Namespaced => {
+            let namespace = document.object.namespace().unwrap_or_else(|| "default".to_owned());
+            Api::namespaced_with(client.clone(), &namespace, resource)
+        }
+    };
+    let parameters = PatchParams::apply("registry-conformance").force();
+    let applied = api.patch(&document.object.name_any(), &parameters, &Patch::Apply(&document.object)).await;
+    applied.map(drop).tried(applying(document))
 }
 
 #[cfg(test)]

@@ -15,6 +15,6 @@ pub(super) fn usable(program: &str) -> Result<(), String> {
     if ran.status.success() { Ok(()) } else { Err(format!("{tried}: {why}")) }
 }
 
-fn on_path(program: &str) -> Option<PathBuf> {
+pub(super) fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
 }

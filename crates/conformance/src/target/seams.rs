@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
 };
@@ -12,7 +12,6 @@ use api::names;
 use fault_proxy::{Address, Fault, FaultProxy, FileView, ProxyOptions, Seam, Upstream};
 use futures::{FutureExt as _, future::BoxFuture};
 use harness::{
-    doorway::Behind,
     environment::{Backends, CommandSeam, NodeFiles},
     failure::{Failure, Tried as _},
     storage::StorageEndpoint,
@@ -45,10 +44,12 @@ pub struct SeamOptions {
     pub api_server: SocketAddr,
     /// PEM file of the API server's authority.
     pub cluster_ca: PathBuf,
-    /// A certificate of that authority for 127.0.0.1.
+    /// The address of this machine by which pods reach proxies.
+    pub listen: IpAddr,
+    /// A certificate of that authority for `listen`.
     pub api_serving: CertificateFiles,
-    /// The file in which nodes look up other API addresses for service accounts.
-    pub overrides: PathBuf,
+    /// How pods are led to another address of the API server.
+    pub detours: Arc<dyn Detours>,
     /// The kubeconfig that commands get a copy of.
     pub command_kubeconfig: PathBuf,
     /// Certificates for the proxies that clients of the registry and of the storage meet.
@@ -56,9 +57,45 @@ pub struct SeamOptions {
     pub storage_serving: Arc<ServerConfig>,
     /// PEM of the authorities that signed the registry's and the storage's own certificates.
     pub trust: PathBuf,
-    pub behind: Behind,
+    /// Where the registry itself is, for the proxy that stands before it.
+    pub registry: Arc<fault_proxy::Resolve>,
     /// How long replaced pods may take.
     pub limit: std::time::Duration,
+}
+
+/// Another address of the API server for the pods of a service account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detour<'a> {
+    pub namespace: &'a str,
+    pub service_account: &'a str,
+    pub api_server: SocketAddr,
+}
+
+/// How a target leads pods that start from now on to another address of the API server.
+pub trait Detours: Send + Sync {
+    /// These detours hold, and no others.
+    ///
+    /// # Errors
+    /// When the target cannot be told.
+    fn lead(&self, detours: &[Detour<'_>]) -> Result<(), Failure>;
+}
+
+/// The file in which nodes of the embedded target look up other API addresses.
+pub struct OverrideFile(pub PathBuf);
+
+impl Detours for OverrideFile {
+    fn lead(&self, detours: &[Detour<'_>]) -> Result<(), Failure> {
+        let entries: Vec<_> = detours
+            .iter()
+            .map(|detour| {
+                let account = format!("{}/{}", detour.namespace, detour.service_account);
+                serde_json::json!({"serviceAccount": account, "server": format!("https://{}", detour.api_server)})
+            })
+            .collect();
+        let tried = || format!("writing {}", self.0.display());
+        let text = serde_json::to_string(&entries).tried(tried())?;
+        std::fs::write(&self.0, text).tried(tried())
+    }
 }
 
 /// The seams of one lane.
@@ -107,7 +144,7 @@ impl Seams {
             }
             Seam::CliApi => self.lead_commands(&format!("https://{}", proxy.address()))?,
             _ if is_new => {
-                self.write_overrides(&proxies)?;
+                self.lead_pods(&proxies)?;
                 self.replace_pods(seam).await?;
             }
             _ => {}
@@ -137,13 +174,8 @@ impl Seams {
         let options = &self.options;
         let (upstream, serving) = match seam {
             Seam::ClientRegistry => {
-                let behind = options.behind.clone();
-                let resolve: Arc<fault_proxy::Resolve> = Arc::new(move || {
-                    let found = behind.loopback(names::REGISTRY_INTERNAL_HOST).map_err(std::io::Error::other);
-                    async move { found }.boxed()
-                });
                 let host = names::REGISTRY_INTERNAL_HOST.split(':').next().unwrap_or_default();
-                let upstream = Upstream::https(Address::Resolved(resolve), client_tls(&options.trust)?, host);
+                let upstream = Upstream::https(Address::Resolved(options.registry.clone()), client_tls(&options.trust)?, host);
                 (upstream, options.registry_serving.clone())
             }
             Seam::RegistryStorage => {
@@ -155,7 +187,7 @@ impl Seams {
                         .ok_or_else(|| std::io::Error::other("no scenario has opened a storage product yet"));
                     async move { found }.boxed()
                 });
-                let upstream = Upstream::https(Address::Resolved(resolve), client_tls(&options.trust)?, "127.0.0.1");
+                let upstream = Upstream::https(Address::Resolved(resolve), client_tls(&options.trust)?, &options.listen.to_string());
                 (upstream, options.storage_serving.clone())
             }
             _ => {
@@ -165,23 +197,19 @@ impl Seams {
             }
         };
         let mut proxy = ProxyOptions::new(upstream);
-        proxy.listen = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+        proxy.listen = SocketAddr::new(options.listen, 0);
         proxy.server_tls = Some(serving);
         FaultProxy::start(proxy).await.tried(format!("putting a proxy on the seam {seam}"))
     }
 
-    fn write_overrides(&self, proxies: &BTreeMap<Seam, FaultProxy>) -> Result<(), Failure> {
-        let entries: Vec<_> = ACCOUNTS
+    fn lead_pods(&self, proxies: &BTreeMap<Seam, FaultProxy>) -> Result<(), Failure> {
+        let detours: Vec<_> = ACCOUNTS
             .iter()
-            .filter_map(|(seam, namespace, name)| {
-                let server = format!("https://{}", proxies.get(seam)?.address());
-                Some(serde_json::json!({"serviceAccount": format!("{namespace}/{name}"), "server": server}))
+            .filter_map(|(seam, namespace, service_account)| {
+                Some(Detour { namespace, service_account, api_server: proxies.get(seam)?.address() })
             })
             .collect();
-        let path = &self.options.overrides;
-        let tried = || format!("writing {}", path.display());
-        let text = serde_json::to_string(&entries).tried(tried())?;
-        std::fs::write(path, text).tried(tried())
+        self.options.detours.lead(&detours)
     }
 
     async fn replace_pods(&self, seam: Seam) -> Result<(), Failure> {

@@ -82,6 +82,8 @@ struct At {
     container: String,
     /// Where it should listen, by the pod's own address.
     ports: Vec<SocketAddr>,
+    /// Whether the pod says by itself how to see that it is ready.
+    probed: bool,
 }
 
 impl Startup {
@@ -136,7 +138,9 @@ impl Startup {
                 if silent < self.ready_within {
                     next_look = next_look.min(self.ready_within - silent);
                 } else if !self.listens(seen).await {
-                    let why = format!("it has been running for {} and never listened", limit::text(rounded(silent)));
+                    let listens = seen.at.as_ref().is_some_and(|at| !at.ports.is_empty());
+                    let what = if listens { "listened" } else { "was ready" };
+                    let why = format!("it has been running for {} and never {what}", limit::text(rounded(silent)));
                     return self.failure(part, seen, why).await;
                 }
             }
@@ -165,8 +169,8 @@ impl Startup {
                 return true;
             }
         }
-        // What listens nowhere cannot be asked this way.
-        at.ports.is_empty()
+        // What listens nowhere cannot be asked this way; its probe has the last word.
+        at.ports.is_empty() && !at.probed
     }
 
     async fn failure(&self, part: &Part, seen: &Seen, why: String) -> Failure {
@@ -262,6 +266,7 @@ fn note(seen: &mut BTreeMap<String, Seen>, parts: &[Part], pod: &Pod) -> bool {
             pod: pod.name_any(),
             container: status.name.clone(),
             ports: ports.collect(),
+            probed: container.readiness_probe.is_some(),
         };
         let entry = seen.entry(part.name.clone()).or_default();
         let before = entry.clone();

@@ -1,0 +1,106 @@
+//! A lane in which a system is installed and can be judged, whatever it stands on: Worlds, clean-up, faults and logs are
+//! the same on every target. The ground is what the target made for it.
+
+use std::{path::Path, sync::Arc};
+
+use futures::{FutureExt as _, future::LocalBoxFuture};
+use harness::{
+    environment::Environment,
+    failure::{Failure, Tried as _},
+    scenario::Scenario,
+    verdict::Verdict,
+};
+use steps::World;
+use storage_backends::StorageBackends;
+
+use super::{cluster::GRACE, seams::Seams, startup::Startup};
+use crate::lane::{FaultFile, Lane, Leak};
+
+/// What a lane stands on.
+pub(super) trait Ground: 'static {
+    /// The administrator's kubeconfig.
+    fn kubeconfig(&self) -> &Path;
+
+    /// Ends it and removes what belongs to it.
+    fn stop(self) -> LocalBoxFuture<'static, Result<(), Failure>>;
+}
+
+/// An installed system with everything around it.
+pub(super) struct SystemLane<G> {
+    pub environment: Arc<Environment>,
+    pub backends: Arc<StorageBackends>,
+    pub seams: Seams,
+    pub startup: Startup,
+    pub ground: G,
+}
+
+impl<G: Ground> Lane<World> for SystemLane<G> {
+    fn world<'a>(&'a self, _: &'a Scenario) -> LocalBoxFuture<'a, Result<World, Failure>> {
+        World::open(self.environment.clone()).boxed_local()
+    }
+
+    fn after<'a>(&'a self, world: &'a mut World, _: Verdict) -> LocalBoxFuture<'a, Result<Vec<Leak>, Failure>> {
+        async move {
+            let leaks = world.close().await;
+            Ok(leaks.into_iter().map(|leak| Leak { kind: leak.what, name: leak.why }).collect())
+        }
+        .boxed_local()
+    }
+
+    fn logs<'a>(&'a self, component: &'a str, lines: usize) -> LocalBoxFuture<'a, Vec<String>> {
+        self.environment.logs.tail(component, lines).boxed_local()
+    }
+
+    fn set_fault<'a>(&'a self, fault: &'a FaultFile) -> LocalBoxFuture<'a, Result<(), Failure>> {
+        async move {
+            let read = fault_proxy::Fault::read(&fault.file.path, &fault.file.text);
+            let read = read.tried(format!("reading the fault {}", fault.entry.id))?;
+            self.startup.pause(true);
+            self.seams.set(read, &self.environment.doorway).await
+        }
+        .boxed_local()
+    }
+
+    fn clear_faults(&self) -> LocalBoxFuture<'_, Result<(), Failure>> {
+        async {
+            self.seams.clear(&self.environment.doorway).await?;
+            steps::reset(self.environment.clone()).await?;
+            self.startup.pause(false);
+            Ok(())
+        }
+        .boxed_local()
+    }
+
+    fn broken(&self) -> LocalBoxFuture<'_, Failure> {
+        self.startup.broken().boxed_local()
+    }
+
+    fn how_to_look(&self) -> Vec<String> {
+        vec![
+            format!("export KUBECONFIG={}", self.ground.kubeconfig().display()),
+            format!(
+                "export HTTPS_PROXY={} SSL_CERT_FILE={}",
+                self.environment.doorway.url(),
+                self.environment.trust.display()
+            ),
+            format!("export PATH={}:$PATH", self.environment.tools.display()),
+            "oc get pods -n openshift-image-registry".to_owned(),
+        ]
+    }
+
+    fn close(self: Box<Self>) -> LocalBoxFuture<'static, Result<(), Failure>> {
+        async move {
+            let Self { environment, backends, seams, startup, ground } = *self;
+            drop((seams, startup));
+            backends.close(GRACE).await.tried("ending the storage products")?;
+            let folder = environment.folder.clone();
+            drop(environment);
+            ground.stop().await?;
+            match folder.parent() {
+                Some(lane) => std::fs::remove_dir_all(lane).tried(format!("removing {}", lane.display())),
+                None => Ok(()),
+            }
+        }
+        .boxed_local()
+    }
+}
