@@ -172,7 +172,7 @@ impl LayerBuilder {
     fn parents(&mut self, at: &Path) -> Result<(), Error> {
         match at.parent() {
             Some(parent) if parent != Path::new("") && !self.folders.contains(parent) => {
-                self.folder_of(&parent.to_owned(), 0o755, (0, 0))
+                self.folder_of(parent, 0o755, (0, 0))
             }
             _ => Ok(()),
         }

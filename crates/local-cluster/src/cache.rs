@@ -54,7 +54,12 @@ impl Entry {
 
     /// The entry of what is built from a module.
     pub fn of_build(module: &Module) -> Entry {
-        Entry::new(module.name, module.version, &hex(&Sha256::digest(module.go_sum.as_bytes())))
+        let mut pins = Sha256::new_with_prefix(module.go_sum);
+        for (name, content) in module.sources {
+            pins.update(name);
+            pins.update(content);
+        }
+        Entry::new(module.name, module.version, &hex(&pins.finalize()))
     }
 
     /// A proven program of this entry.
@@ -209,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_entry_changes_with_the_pins() {
-        let base = Module { name: "m", version: "v1", go_mod: "", go_sum: "a", stamps: &[] };
+        let base = Module { name: "m", version: "v1", go_mod: "", go_sum: "a", stamps: &[], sources: &[] };
         let other = Module { go_sum: "b", ..base };
         assert_ne!(Entry::of_build(&base), Entry::of_build(&other));
     }

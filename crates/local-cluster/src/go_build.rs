@@ -24,6 +24,8 @@ pub struct Module {
     pub go_sum: &'static str,
     /// Variables that the linker sets, as `package.name=value`.
     pub stamps: &'static [&'static str],
+    /// Source files of the module itself, by name; a module of tools has none.
+    pub sources: &'static [(&'static str, &'static str)],
 }
 
 /// kube-apiserver, kube-controller-manager and kube-scheduler.
@@ -37,6 +39,7 @@ pub const KUBERNETES: Module = Module {
         "k8s.io/component-base/version.gitMajor=1",
         "k8s.io/component-base/version.gitMinor=36",
     ],
+    sources: &[],
 };
 
 /// etcd.
@@ -46,6 +49,7 @@ pub const ETCD: Module = Module {
     go_mod: include_str!("../../../ci/tools/etcd/go.mod"),
     go_sum: include_str!("../../../ci/tools/etcd/go.sum"),
     stamps: &[],
+    sources: &[],
 };
 
 /// The S3 server.
@@ -55,6 +59,7 @@ pub const VERSITYGW: Module = Module {
     go_mod: include_str!("../../../ci/tools/versitygw/go.mod"),
     go_sum: include_str!("../../../ci/tools/versitygw/go.sum"),
     stamps: &["main.Version=v1.8.0"],
+    sources: &[],
 };
 
 /// The Google Cloud Storage server.
@@ -64,6 +69,56 @@ pub const FAKE_GCS_SERVER: Module = Module {
     go_mod: include_str!("../../../ci/tools/fake-gcs-server/go.mod"),
     go_sum: include_str!("../../../ci/tools/fake-gcs-server/go.sum"),
     stamps: &[],
+    sources: &[],
+};
+
+/// kubelet, kubeadm, kubectl and kube-proxy: what nodes of a cluster of containers need. A module of its own, so that its pins
+/// change nothing for those who only need a control plane.
+pub const KUBERNETES_NODE: Module = Module {
+    name: "kubernetes-node",
+    go_mod: include_str!("../../../ci/tools/kubernetes-node/go.mod"),
+    go_sum: include_str!("../../../ci/tools/kubernetes-node/go.sum"),
+    ..KUBERNETES
+};
+
+/// kind.
+pub const KIND: Module = Module {
+    name: "kind",
+    version: "v0.33.0",
+    go_mod: include_str!("../../../ci/tools/kind/go.mod"),
+    go_sum: include_str!("../../../ci/tools/kind/go.sum"),
+    stamps: &[],
+    sources: &[],
+};
+
+/// CoreDNS with a few plugins, in the version that kubeadm of [`KUBERNETES_NODE`] wants.
+pub const COREDNS: Module = Module {
+    name: "coredns",
+    version: "v1.14.2",
+    go_mod: include_str!("../../../ci/tools/coredns/go.mod"),
+    go_sum: include_str!("../../../ci/tools/coredns/go.sum"),
+    stamps: &[],
+    sources: &[("main.go", include_str!("../../../ci/tools/coredns/main.go"))],
+};
+
+/// The provisioner of volumes.
+pub const LOCAL_PATH_PROVISIONER: Module = Module {
+    name: "local-path-provisioner",
+    version: "v0.0.30",
+    go_mod: include_str!("../../../ci/tools/local-path-provisioner/go.mod"),
+    go_sum: include_str!("../../../ci/tools/local-path-provisioner/go.sum"),
+    stamps: &["main.VERSION=v0.0.30"],
+    sources: &[],
+};
+
+/// MinIO, whose last state has no tag that Go accepts.
+pub const MINIO: Module = Module {
+    name: "minio",
+    version: "v0.0.0-20260212201848-7aac2a2c5b7c",
+    go_mod: include_str!("../../../ci/tools/minio/go.mod"),
+    go_sum: include_str!("../../../ci/tools/minio/go.sum"),
+    stamps: &[],
+    sources: &[],
 };
 
 /// Builds a program, and with it the other programs of its module that are missing, and stores them in the cache.
@@ -77,7 +132,10 @@ pub(crate) async fn build(tool: Tool, progress: &impl Fn(&str)) -> Result<PathBu
     let missing: Vec<Tool> = Tool::ALL
         .into_iter()
         .filter(|other| {
-            other.module() == module && (*other == tool || crate::tool::at_hand(*other, &mut Vec::new()).is_none())
+            // What images need is built one by one as it is asked for; PATH says nothing about it.
+            let shared = Tool::LANE.contains(other);
+            let missing = || shared && crate::tool::at_hand(*other, &mut Vec::new()).is_none();
+            other.module() == module && (*other == tool || missing())
         })
         .collect();
     let names: Vec<&str> = missing.iter().map(|tool| tool.name()).collect();
@@ -97,7 +155,8 @@ pub(crate) async fn build(tool: Tool, progress: &impl Fn(&str)) -> Result<PathBu
 }
 
 async fn build_in(workshop: &std::path::Path, module: &Module, tools: &[Tool]) -> Result<(), Error> {
-    for (name, content) in [("go.mod", module.go_mod), ("go.sum", module.go_sum)] {
+    let files = [("go.mod", module.go_mod), ("go.sum", module.go_sum)];
+    for (name, content) in files.iter().chain(module.sources) {
         let path = workshop.join(name);
         std::fs::write(&path, content).map_err(Error::file("write", &path))?;
     }

@@ -28,6 +28,22 @@ pub enum Tool {
     VersityGw,
     /// The Google Cloud Storage server that keeps objects as plain files.
     FakeGcsServer,
+    /// What makes clusters of containers.
+    Kind,
+    /// What makes a machine a node.
+    Kubeadm,
+    /// The command line of Kubernetes; kind runs it on a node.
+    Kubectl,
+    /// What runs pods on a node.
+    Kubelet,
+    /// What makes Services reachable on a node.
+    KubeProxy,
+    /// The DNS server of a cluster.
+    CoreDns,
+    /// What makes volumes of folders on nodes.
+    LocalPathProvisioner,
+    /// The S3 server that users know best.
+    Minio,
 }
 
 impl Tool {
@@ -37,14 +53,37 @@ impl Tool {
     /// What every lane needs. The others are had when a scenario first asks for them.
     pub const LANE: [Tool; 5] =
         [Tool::EtcD, Tool::KubeApiserver, Tool::KubeControllerManager, Tool::KubeScheduler, Tool::VersityGw];
+    /// What goes into the images of a cluster of containers and of the emulators beside it.
+    pub const IMAGES: [Tool; 12] = [
+        Tool::EtcD,
+        Tool::KubeApiserver,
+        Tool::KubeControllerManager,
+        Tool::KubeScheduler,
+        Tool::Kubeadm,
+        Tool::Kubectl,
+        Tool::Kubelet,
+        Tool::KubeProxy,
+        Tool::CoreDns,
+        Tool::LocalPathProvisioner,
+        Tool::FakeGcsServer,
+        Tool::Minio,
+    ];
     /// Every program.
-    pub const ALL: [Tool; 6] = [
+    pub const ALL: [Tool; 14] = [
         Tool::EtcD,
         Tool::KubeApiserver,
         Tool::KubeControllerManager,
         Tool::KubeScheduler,
         Tool::VersityGw,
+        Tool::Kind,
+        Tool::Kubeadm,
+        Tool::Kubectl,
+        Tool::Kubelet,
+        Tool::KubeProxy,
+        Tool::CoreDns,
+        Tool::LocalPathProvisioner,
         Tool::FakeGcsServer,
+        Tool::Minio,
     ];
 
     /// Name of the executable.
@@ -56,6 +95,14 @@ impl Tool {
             Tool::KubeScheduler => "kube-scheduler",
             Tool::VersityGw => "versitygw",
             Tool::FakeGcsServer => "fake-gcs-server",
+            Tool::Kind => "kind",
+            Tool::Kubeadm => "kubeadm",
+            Tool::Kubectl => "kubectl",
+            Tool::Kubelet => "kubelet",
+            Tool::KubeProxy => "kube-proxy",
+            Tool::CoreDns => "coredns",
+            Tool::LocalPathProvisioner => "local-path-provisioner",
+            Tool::Minio => "minio",
         }
     }
 
@@ -65,7 +112,12 @@ impl Tool {
             Tool::EtcD => &go_build::ETCD,
             Tool::KubeApiserver | Tool::KubeControllerManager | Tool::KubeScheduler => &go_build::KUBERNETES,
             Tool::VersityGw => &go_build::VERSITYGW,
+            Tool::Kind => &go_build::KIND,
+            Tool::Kubeadm | Tool::Kubectl | Tool::Kubelet | Tool::KubeProxy => &go_build::KUBERNETES_NODE,
+            Tool::CoreDns => &go_build::COREDNS,
+            Tool::LocalPathProvisioner => &go_build::LOCAL_PATH_PROVISIONER,
             Tool::FakeGcsServer => &go_build::FAKE_GCS_SERVER,
+            Tool::Minio => &go_build::MINIO,
         }
     }
 
@@ -87,7 +139,16 @@ impl Tool {
             Tool::KubeControllerManager => "k8s.io/kubernetes/cmd/kube-controller-manager",
             Tool::KubeScheduler => "k8s.io/kubernetes/cmd/kube-scheduler",
             Tool::VersityGw => "github.com/versity/versitygw/cmd/versitygw",
+            Tool::Kind => "sigs.k8s.io/kind",
+            Tool::Kubeadm => "k8s.io/kubernetes/cmd/kubeadm",
+            Tool::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
+            Tool::Kubelet => "k8s.io/kubernetes/cmd/kubelet",
+            Tool::KubeProxy => "k8s.io/kubernetes/cmd/kube-proxy",
+            // The module's own program; see its source.
+            Tool::CoreDns => ".",
+            Tool::LocalPathProvisioner => "github.com/rancher/local-path-provisioner",
             Tool::FakeGcsServer => "github.com/fsouza/fake-gcs-server",
+            Tool::Minio => "github.com/minio/minio",
         }
     }
 }
@@ -196,6 +257,23 @@ pub async fn locate_all(tools: &[Tool], progress: impl Fn(&str)) -> Result<Tools
                 }
                 obtain(tool, &progress, failures).await?
             }
+        };
+        located.found.insert(tool, found);
+    }
+    Ok(located)
+}
+
+/// Finds, downloads or builds programs of exactly the pinned versions: what goes into an image is the same on every machine,
+/// so what lies in PATH is not asked.
+///
+/// # Errors
+/// As [`locate_all`].
+pub async fn locate_pinned(tools: &[Tool], progress: impl Fn(&str)) -> Result<Tools, Error> {
+    let mut located = Tools::default();
+    for tool in tools.iter().copied() {
+        let found = match from_cache(tool) {
+            Ok(found) => found,
+            Err(_) => obtain(tool, &progress, Vec::new()).await?,
         };
         located.found.insert(tool, found);
     }
