@@ -71,7 +71,7 @@ pub enum Error {
     #[error(transparent)]
     Server(#[from] ServerError),
     /// The store cannot be set up.
-    #[error("setting up the S3 store: {0}; check the REGISTRY_STORAGE_S3_* variables")]
+    #[error("setting up the store: {0}; check the REGISTRY_STORAGE_* variables")]
     Store(String),
     /// No API server to talk to.
     #[error("finding the API server: {0}; set KUBECONFIG or run in a pod with a service account")]
@@ -143,12 +143,13 @@ async fn listen(addr: SocketAddr) -> Result<TcpListener, ServerError> {
 }
 
 fn driver(store: &Store) -> Result<Arc<dyn Driver>, Error> {
-    match store {
-        Store::Filesystem { root } => Ok(Arc::new(Filesystem::new(root))),
-        Store::S3(settings) => {
-            storage::s3::S3::new(settings).map(|s3| Arc::new(s3) as Arc<dyn Driver>).map_err(Error::Store)
-        }
-    }
+    let bucket = match store {
+        Store::Filesystem { root } => return Ok(Arc::new(Filesystem::new(root))),
+        Store::S3(settings) => storage::s3::open(settings),
+        Store::Gcs(settings) => storage::gcs::open(settings),
+        Store::Azure(settings) => storage::azure::open(settings),
+    };
+    bucket.map(|bucket| Arc::new(bucket) as Arc<dyn Driver>).map_err(Error::Store)
 }
 
 /// The lines the documents show at the start of the log (OpenShift 4.6 registry docs, section 4.4), and those of today's

@@ -66,15 +66,10 @@ struct Token {
 impl Remotes {
     /// A client that trusts the system's authorities and the mounted anchors, and follows the proxy variables.
     pub fn new() -> Result<Self, String> {
-        let mut anchors = Vec::new();
-        for anchor in crate::trust::anchors() {
-            anchors.extend(reqwest::Certificate::from_pem_bundle(&anchor).map_err(|error| error.to_string())?);
-        }
-        let builder = || reqwest::Client::builder().connect_timeout(ANSWER).tls_certs_merge(anchors.clone());
-        Ok(Self {
-            strict: builder().build().map_err(|error| error.to_string())?,
-            lax: builder().tls_danger_accept_invalid_certs(true).build().map_err(|error| error.to_string())?,
-        })
+        let client = |lax| {
+            crate::trust::client(|builder| builder.connect_timeout(ANSWER).tls_danger_accept_invalid_certs(lax))
+        };
+        Ok(Self { strict: client(false)?, lax: client(true)? })
     }
 
     /// Asks a registry for a manifest or blob. An insecure one may have any certificate, or speak plain HTTP.

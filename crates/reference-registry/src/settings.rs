@@ -117,6 +117,48 @@ pub enum Store {
     },
     /// A bucket.
     S3(S3Settings),
+    /// A bucket of Google Cloud Storage.
+    Gcs(GcsSettings),
+    /// A container of Azure Blob Storage.
+    Azure(AzureSettings),
+}
+
+/// How to reach a bucket of Google Cloud Storage.
+#[derive(Debug, Clone)]
+pub struct GcsSettings {
+    /// Bucket name.
+    pub bucket: String,
+    /// File with a service account's key, JSON.
+    pub key_file: PathBuf,
+    /// Folder inside the bucket.
+    pub root: String,
+    /// Size of the chunks of an upload, bytes.
+    pub chunk_bytes: u64,
+    /// URL of the service.
+    pub endpoint: String,
+}
+
+/// How to reach a container of Azure Blob Storage.
+#[derive(Clone, Default)]
+pub struct AzureSettings {
+    /// Storage account.
+    pub account_name: String,
+    /// Its key, base64. Never shown.
+    pub account_key: String,
+    /// Container name.
+    pub container: String,
+    /// Suffix of the blob endpoints of the account's cloud.
+    pub realm: String,
+    /// URL of a service that does not follow the account's cloud.
+    pub service_url: Option<String>,
+    /// Folder inside the container.
+    pub root: String,
+}
+
+impl std::fmt::Debug for AzureSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AzureSettings({}/{})", self.account_name, self.container)
+    }
 }
 
 /// How to reach a bucket.
@@ -392,22 +434,64 @@ fn store(source: &Source) -> Result<Store, SettingError> {
     let kind = match named {
         Some(Value::String(kind)) => kind,
         Some(Value::Mapping(section)) => {
-            let known = ["filesystem", "s3"].into_iter().find(|kind| section.contains_key(*kind));
+            let known = ["filesystem", "s3", "gcs", "azure"].into_iter().find(|kind| section.contains_key(*kind));
             known.unwrap_or("filesystem").to_owned()
         }
-        _ => return Err(SettingError::Missing { variable, what: "say filesystem or s3" }),
+        _ => return Err(SettingError::Missing { variable, what: "say filesystem, s3, gcs or azure" }),
     };
     match kind.as_str() {
         "filesystem" => Ok(Store::Filesystem {
             root: source.text("storage.filesystem.rootdirectory").unwrap_or_else(|| "/registry".into()).into(),
         }),
         "s3" => s3(source).map(Store::S3),
+        "gcs" => gcs(source).map(Store::Gcs),
+        "azure" => azure(source).map(Store::Azure),
         _ => Err(SettingError::Wrong {
             variable,
             value: kind,
-            problem: "this registry stores in filesystem or s3".into(),
+            problem: "this registry stores in filesystem, s3, gcs or azure".into(),
         }),
     }
+}
+
+fn root(source: &Source, kind: &str) -> String {
+    let root = source.text(&format!("storage.{kind}.rootdirectory")).unwrap_or_default();
+    root.trim_matches('/').to_owned()
+}
+
+/// The endpoint is fixed, except for the variable that all of Google's client libraries know.
+fn gcs(source: &Source) -> Result<GcsSettings, SettingError> {
+    let chunk_bytes = source.number("storage.gcs.chunksize", 5 << 20)?;
+    if chunk_bytes == 0 || chunk_bytes % crate::storage::gcs::UNIT != 0 {
+        return Err(SettingError::Wrong {
+            variable: "REGISTRY_STORAGE_GCS_CHUNKSIZE".into(),
+            value: chunk_bytes.to_string(),
+            problem: "a chunk is a multiple of 262144 bytes".into(),
+        });
+    }
+    let endpoint = match source.env.get("STORAGE_EMULATOR_HOST").filter(|host| !host.is_empty()) {
+        Some(host) if host.contains("://") => host.clone(),
+        Some(host) => format!("http://{host}"),
+        None => "https://storage.googleapis.com".to_owned(),
+    };
+    Ok(GcsSettings {
+        bucket: source.required("storage.gcs.bucket", "the GCS store needs a bucket")?,
+        key_file: source.required("storage.gcs.keyfile", "the GCS store needs a service account's key file")?.into(),
+        root: root(source, "gcs"),
+        chunk_bytes,
+        endpoint: endpoint.trim_end_matches('/').to_owned(),
+    })
+}
+
+fn azure(source: &Source) -> Result<AzureSettings, SettingError> {
+    Ok(AzureSettings {
+        account_name: source.required("storage.azure.accountname", "the Azure store needs a storage account")?,
+        account_key: source.required("storage.azure.accountkey", "the Azure store needs the account's key")?,
+        container: source.required("storage.azure.container", "the Azure store needs a container")?,
+        realm: source.text("storage.azure.realm").unwrap_or_else(|| "core.windows.net".into()),
+        service_url: source.text("storage.azure.serviceurl"),
+        root: root(source, "azure"),
+    })
 }
 
 fn s3(source: &Source) -> Result<S3Settings, SettingError> {
@@ -440,7 +524,7 @@ fn s3(source: &Source) -> Result<S3Settings, SettingError> {
             Some(_) => !source.flag("storage.s3.virtualhostedstyle", false)?,
             None => source.flag("storage.s3.forcepathstyle", true)?,
         },
-        root: source.text("storage.s3.rootdirectory").unwrap_or_default().trim_matches('/').to_owned(),
+        root: root(source, "s3"),
         chunk_bytes,
     })
 }
@@ -559,6 +643,36 @@ mod tests {
         let Store::S3(s3) = settings.store else { panic!("not S3") };
         assert_eq!(s3.endpoint.as_deref(), Some("https://s3.example.com:9000"));
         assert!(s3.path_style);
+    }
+
+    #[test]
+    fn the_operators_words_for_gcs_and_azure_are_understood() {
+        let gcs = with(&[
+            ("REGISTRY_STORAGE", "gcs"),
+            ("REGISTRY_STORAGE_GCS_BUCKET", "b"),
+            ("REGISTRY_STORAGE_GCS_KEYFILE", "/gcs/keyfile"),
+        ]);
+        let Store::Gcs(gcs) = gcs.unwrap().store else { panic!("not GCS") };
+        assert_eq!((gcs.bucket.as_str(), gcs.endpoint.as_str()), ("b", "https://storage.googleapis.com"));
+        let azure = [
+            ("REGISTRY_STORAGE", "azure"),
+            ("REGISTRY_STORAGE_AZURE_CONTAINER", "c"),
+            ("REGISTRY_STORAGE_AZURE_ACCOUNTNAME", "acc"),
+            ("REGISTRY_STORAGE_AZURE_ACCOUNTKEY", "c2VjcmV0"),
+            ("REGISTRY_STORAGE_AZURE_REALM", "core.usgovcloudapi.net"),
+        ];
+        let settings = with(&azure).unwrap();
+        assert!(!format!("{settings:?}").contains("c2VjcmV0"));
+        let Store::Azure(found) = settings.store else { panic!("not Azure") };
+        assert_eq!(found.realm, "core.usgovcloudapi.net");
+    }
+
+    #[rstest]
+    #[case("gcs", "REGISTRY_STORAGE_GCS_BUCKET")]
+    #[case("azure", "REGISTRY_STORAGE_AZURE_ACCOUNTNAME")]
+    fn what_a_store_lacks_is_named(#[case] kind: &str, #[case] variable: &str) {
+        let error = with(&[("REGISTRY_STORAGE", kind)]).unwrap_err().to_string();
+        assert!(error.contains(variable), "{error}");
     }
 
     #[test]

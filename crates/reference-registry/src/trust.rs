@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use reqwest::{Certificate, Client, ClientBuilder};
+
 /// Where the operator mounts additional anchors (file names are registry addresses) and the cluster's trusted bundle
 /// (operator source pkg/resource/podtemplatespec.go:319-383).
 const ANCHORS: [&str; 2] = ["/etc/pki/ca-trust/source/anchors", "/usr/share/pki/ca-trust-source/anchors"];
@@ -10,6 +12,18 @@ const ANCHORS: [&str; 2] = ["/etc/pki/ca-trust/source/anchors", "/usr/share/pki/
 /// The PEM texts of all anchors; none when the folders are not there.
 pub fn anchors() -> Vec<Vec<u8>> {
     ANCHORS.iter().flat_map(|folder| read(&mounted(folder))).collect()
+}
+
+/// An HTTP client that trusts the system's authorities and the anchors, and follows the proxy variables.
+///
+/// # Errors
+/// In words, for an anchor that is no certificate.
+pub fn client(shape: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Client, String> {
+    let mut trusted = Vec::new();
+    for anchor in anchors() {
+        trusted.extend(Certificate::from_pem_bundle(&anchor).map_err(|error| error.to_string())?);
+    }
+    shape(Client::builder().tls_certs_merge(trusted)).build().map_err(|error| error.to_string())
 }
 
 /// Where a mount of the pod lies: below `CONTAINER_ROOT` when the runtime names one, as runtimes without a file system

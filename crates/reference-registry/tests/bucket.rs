@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use reference_registry::{
     digest::Digest,
     settings::S3Settings,
-    storage::{Driver, s3::S3},
+    storage::{Driver, s3},
 };
 use rstest::rstest;
 use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
@@ -70,7 +70,7 @@ impl Bucket {
     }
 
     fn driver(&self) -> Arc<dyn Driver> {
-        Arc::new(S3::new(&self.settings()).unwrap())
+        Arc::new(s3::open(&self.settings()).unwrap())
     }
 
     fn objects(&self) -> Vec<String> {
@@ -153,7 +153,7 @@ async fn a_blob_is_fetched_from_the_bucket_by_a_signed_redirect() {
 async fn wrong_keys_fail_the_request_and_the_probe() {
     let bucket = Bucket::start().await;
     let settings = S3Settings { secret_key: Some("wrong".into()), ..bucket.settings() };
-    let driver = S3::new(&settings).unwrap();
+    let driver = s3::open(&settings).unwrap();
     assert!(driver.probe().await.is_err());
     let desk = Desk::new().on(Arc::new(driver));
     let begun = desk.ask("editor-token", Method::POST, &format!("/v2/{REPOSITORY}/blobs/uploads/"), "").await;

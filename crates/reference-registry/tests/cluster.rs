@@ -103,6 +103,7 @@ impl System {
         let options = image_api::Options {
             kubeconfig: control_plane.kubeconfig().to_owned(),
             image_api_address: ([127, 0, 0, 1], 0).into(),
+            image_api_front: image_api::Front::default(),
             image_api_front_proxy_ca: control_plane.front_proxy_ca().to_owned(),
             image_api_registry_hostname: format!("{HOST}:5000"),
             image_api_trust_bundle: None,

@@ -18,7 +18,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufWriter},
 };
 
-use super::{Driver, Result, SMALL_OBJECT_BYTES, StorageError, Writer, once};
+use super::{Driver, Result, SMALL_OBJECT_BYTES, StorageError, Writer};
 
 const READ_BYTES: usize = 256 << 10;
 const WRITE_BYTES: usize = 256 << 10;
@@ -111,9 +111,6 @@ impl Driver for Filesystem {
         range: Range<u64>,
     ) -> BoxFuture<'a, Result<BoxStream<'static, io::Result<Bytes>>>> {
         async move {
-            if range.is_empty() {
-                return Ok(once(Bytes::new()));
-            }
             read_from(&self.place(path), range).await.map_err(|error| StorageError::from_io("read", path, error))
         }
         .boxed()

@@ -2,8 +2,13 @@
 //! The layout is the distribution project's (registry/storage/paths.go:11-111), so that any tool which knows that layout
 //! can read what the registry stored.
 
+pub mod azure;
+pub mod bucket;
 pub mod credentials;
 pub mod filesystem;
+pub mod gcs;
+mod objects;
+mod parts;
 pub mod s3;
 
 use std::{io, ops::Range, sync::Arc, time::Instant};
@@ -107,7 +112,7 @@ pub trait Driver: Send + Sync + 'static {
     fn get<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Bytes>>;
     /// Writes a small file whole.
     fn put<'a>(&'a self, path: &'a str, content: Bytes) -> BoxFuture<'a, Result<()>>;
-    /// Reads a range of a file piece by piece.
+    /// Reads a range of a file piece by piece; the range is not empty.
     fn read<'a>(
         &'a self,
         path: &'a str,
@@ -172,6 +177,9 @@ impl Storage {
 
     /// See [`Driver::read`].
     pub async fn read(&self, path: &str, range: Range<u64>) -> Result<BoxStream<'static, io::Result<Bytes>>> {
+        if range.is_empty() {
+            return Ok(stream::empty().boxed());
+        }
         self.measured("StorageDriver.Reader", self.driver.read(path, range)).await
     }
 
@@ -257,11 +265,6 @@ pub mod layout {
     pub fn repositories() -> &'static str {
         "docker/registry/v2/repositories"
     }
-}
-
-/// Turns a whole byte string into a stream of one piece.
-fn once(bytes: Bytes) -> BoxStream<'static, io::Result<Bytes>> {
-    stream::once(async move { Ok(bytes) }).boxed()
 }
 
 #[cfg(test)]
