@@ -18,7 +18,7 @@ pub mod pki;
 pub mod port;
 pub mod process;
 mod readiness;
-mod secret_file;
+pub mod secret_file;
 pub mod tool;
 pub mod user;
 

@@ -9,12 +9,18 @@ use std::path::Path;
 use crate::Error;
 
 /// Makes `path` and its missing parents with mode 0700. An existing folder is kept as it is.
-pub(crate) fn make_private_folder(path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::File`] when it cannot be made.
+pub fn make_private_folder(path: &Path) -> Result<(), Error> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::file("make the folder", path))
 }
 
 /// Writes `content` to `path` with mode 0600: first beside it, then renamed, so that no reader sees half a file.
-pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::File`] when it cannot be written.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}.partial", std::process::id()));
     let unfinished = Path::new(&unfinished);

@@ -22,7 +22,7 @@ use harness::{
     verdict::Verdict,
 };
 use kube::Client;
-use local_cluster::{Ledger, Tool, Tools};
+use local_cluster::{Ledger, Tool, Tools, secret_file};
 use steps::World;
 use storage_backends::{ServerCertificate, StorageBackends, StorageOptions};
 use tokio::sync::OnceCell;
@@ -112,23 +112,14 @@ impl Target for Embedded {
         async move {
             let tools =
                 self.tools.get().ok_or_else(|| Failure::error("opening a lane", "the target is not prepared"))?;
-            let lane = EmbeddedLane::open(&self.request, tools, lane, evidence).await?;
+            let lane = SystemLane::open(&self.request, tools, lane, evidence).await?;
             Ok(Box::new(lane) as LaneOf<Self>)
         }
         .boxed_local()
     }
 }
 
-/// One control plane with everything on it.
-struct EmbeddedLane {
-    environment: Arc<Environment>,
-    cluster: Cluster,
-    backends: Arc<StorageBackends>,
-    seams: Seams,
-    startup: Startup,
-}
-
-impl EmbeddedLane {
+impl SystemLane<Cluster> {
     async fn open(request: &Request, tools: &Tools, lane: usize, evidence: Evidence) -> Result<Self, Failure> {
         let folder = request.folder.join("lanes").join(lane.to_string());
         make_folder(&folder)?;
@@ -174,7 +165,7 @@ impl EmbeddedLane {
             people.iter().map(|person| User { name: person.name.clone(), token: person.token.clone() }).collect();
         let (administrator, pool) =
             people.split_first().ok_or_else(|| Failure::error("finding users", "the control plane has none"))?;
-        let backends = Arc::new(backends(request, tools, &folder, &authority, &cluster.ledger)?);
+        let backends = Arc::new(storage::open(request, tools, &folder, Ipv4Addr::LOCALHOST.into(), &authority, &cluster.ledger)?);
         let command_kubeconfig = folder.join("command.kubeconfig");
         std::fs::copy(cluster.kubeconfig(), &command_kubeconfig).tried("copying the administrator's kubeconfig")?;
         let behind = doorway.behind();
@@ -226,134 +217,18 @@ impl EmbeddedLane {
             evidence,
             router: Some(cluster.router),
         };
-        Ok(Self { environment: Arc::new(environment), cluster, backends, seams, startup })
+        Ok(Self { environment: Arc::new(environment), backends, seams, startup, ground: cluster })
     }
 }
 
-impl Lane<World> for EmbeddedLane {
-    fn world<'a>(&'a self, _: &'a Scenario) -> LocalBoxFuture<'a, Result<World, Failure>> {
-        World::open(self.environment.clone()).boxed_local()
+impl Ground for Cluster {
+    fn kubeconfig(&self) -> &Path {
+        self.kubeconfig()
     }
 
-    fn after<'a>(&'a self, world: &'a mut World, _: Verdict) -> LocalBoxFuture<'a, Result<Vec<Leak>, Failure>> {
-        async move {
-            let leaks = world.close().await;
-            Ok(leaks.into_iter().map(|leak| Leak { kind: leak.what, name: leak.why }).collect())
-        }
-        .boxed_local()
+    fn stop(self) -> LocalBoxFuture<'static, Result<(), Failure>> {
+        self.stop().boxed_local()
     }
-
-    fn logs<'a>(&'a self, component: &'a str, lines: usize) -> LocalBoxFuture<'a, Vec<String>> {
-        self.environment.logs.tail(component, lines).boxed_local()
-    }
-
-    fn set_fault<'a>(&'a self, fault: &'a FaultFile) -> LocalBoxFuture<'a, Result<(), Failure>> {
-        async move {
-            let read = fault_proxy::Fault::read(&fault.file.path, &fault.file.text);
-            let read = read.tried(format!("reading the fault {}", fault.entry.id))?;
-            self.startup.pause(true);
-            self.seams.set(read, &self.environment.doorway).await
-        }
-        .boxed_local()
-    }
-
-    fn clear_faults(&self) -> LocalBoxFuture<'_, Result<(), Failure>> {
-        async {
-            self.seams.clear(&self.environment.doorway).await?;
-            steps::reset(self.environment.clone()).await?;
-            self.startup.pause(false);
-            Ok(())
-        }
-        .boxed_local()
-    }
-
-    fn broken(&self) -> LocalBoxFuture<'_, Failure> {
-        self.startup.broken().boxed_local()
-    }
-
-    fn how_to_look(&self) -> Vec<String> {
-        vec![
-            format!("export KUBECONFIG={}", self.cluster.kubeconfig().display()),
-            format!(
-                "export HTTPS_PROXY={} SSL_CERT_FILE={}",
-                self.environment.doorway.url(),
-                self.environment.trust.display()
-            ),
-            format!("export PATH={}:$PATH", self.environment.tools.display()),
-            "oc get pods -n openshift-image-registry".to_owned(),
-        ]
-    }
-
-    fn close(self: Box<Self>) -> LocalBoxFuture<'static, Result<(), Failure>> {
-        async move {
-            let Self { environment, cluster, backends, seams, startup } = *self;
-            drop((seams, startup));
-            backends.close(GRACE).await.tried("ending the storage products")?;
-            let folder = environment.folder.clone();
-            drop(environment);
-            cluster.stop().await?;
-            match folder.parent() {
-                Some(lane) => std::fs::remove_dir_all(lane).tried(format!("removing {}", lane.display())),
-                None => Ok(()),
-            }
-        }
-        .boxed_local()
-    }
-}
-
-/// The lane's storage products, with a certificate of the test authority.
-fn backends(
-    request: &Request,
-    tools: &Tools,
-    folder: &Path,
-    authority: &Authority,
-    ledger: &Ledger,
-) -> Result<StorageBackends, Failure> {
-    let folder = folder.join("storage");
-    make_folder(&folder)?;
-    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-    let (certificate, key) = authority.serving_pem(&names).tried("making the storage's certificate")?;
-    let paths = [folder.join("server.crt"), folder.join("server.key")];
-    for (path, text) in paths.iter().zip([certificate, key]) {
-        std::fs::write(path, text).tried(format!("writing {}", path.display()))?;
-    }
-    let [certificate, key] = paths;
-    let certificate = ServerCertificate { certificate, key, authority: authority.pem().to_owned() };
-    let files = request.data.files("backends", "yaml").tried("reading the backends")?;
-    let mut options = StorageOptions::new(files, tools.clone(), folder, certificate);
-    options.ledger = Some(ledger.clone());
-    StorageBackends::new(options).tried("reading the backends")
-}
-
-/// Waits until the components that report do so for the first time, unless one turns out to be unable to run.
-async fn started(request: &Request, client: &Client, startup: &Startup) -> Result<(), Failure> {
-    let within = request.system.limits.ready;
-    for component in &request.system.components {
-        let (Some(object), Some(_)) = (&component.reports_on, request.binaries.of(component)) else { continue };
-        tokio::select! {
-            biased;
-            failure = startup.broken() => return Err(failure),
-            reported = tokio::time::timeout(within, startup::reported(client, object)) => match reported {
-                Ok(reported) => reported?,
-                Err(_) => {
-                    let what = format!("it did not report on {} {}", object.kind, object.name);
-                    return Err(startup.late(&component.name, &what).await);
-                }
-            },
-        }
-    }
-    Ok(())
-}
-
-/// Puts the system's `oc` where documented commands find it.
-fn link_cli(request: &Request, folder: &Path) -> Result<(), Failure> {
-    let program = match request.system.cli.as_deref() {
-        None | Some([]) => own_executable(),
-        Some([program, ..]) => PathBuf::from(program.replace("{self}", &own_executable().display().to_string())),
-    };
-    let link = folder.join("oc");
-    let _ = std::fs::remove_file(&link);
-    std::os::unix::fs::symlink(program, &link).tried(format!("linking {}", link.display()))
 }
 
 fn api_address(url: &str) -> Result<std::net::SocketAddr, Failure> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use harness::failure::{Failure, Tried as _};
+use local_cluster::secret_file;
 
 pub mod cluster;
 pub mod embedded;
@@ -14,6 +15,7 @@ mod program;
 mod seams;
 mod startup;
 
+/// A folder that only this user can enter: keys and tokens of a lane lie below it.
 fn make_folder(path: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(path).tried(format!("making the folder {}", path.display()))
+    secret_file::make_private_folder(path).tried("making a folder of a lane")
 }
