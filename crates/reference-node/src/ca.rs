@@ -1,10 +1,9 @@
 //! node-ca: brings the registry certificates of a mounted ConfigMap into the node's per-registry trust folders.
 //! It acts when the mounted folder changes and never looks at a clock.
 
-mod mount_watch;
 mod trust_folder;
 
-use mount_watch::MountWatch;
+use crate::folder_watch::FolderWatch;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +36,7 @@ pub enum Error {
 /// The source folder cannot be watched.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
     let watch_failed = |source| Error::Watch { path: options.source.clone(), source };
-    let mut watch = MountWatch::new(&options.source).map_err(watch_failed)?;
+    let mut watch = FolderWatch::new(&options.source).map_err(watch_failed)?;
     let target = TrustFolder::new(&options.target);
     tracing::info!(source = %options.source.display(), target = %options.target.display(), "node-ca started");
     let mut pause = Duration::from_millis(100);

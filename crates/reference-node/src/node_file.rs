@@ -13,6 +13,12 @@ pub struct NodeFileError {
     source: io::Error,
 }
 
+impl NodeFileError {
+    pub(crate) fn new(act: &'static str, path: &Path, source: io::Error) -> Self {
+        NodeFileError { act, path: path.to_owned(), source }
+    }
+}
+
 /// Makes `path` hold exactly `content` (mode 0644) and says whether anything had to change.
 ///
 /// The new content is written beside the file and moved over it, so that an interrupted write leaves the old file.
@@ -23,7 +29,7 @@ pub fn put(path: &Path, content: &[u8]) -> Result<bool, NodeFileError> {
     if holds(path, Some(content))? {
         return Ok(false);
     }
-    replace(path, content).map_err(|source| NodeFileError { act: "write", path: path.to_owned(), source })?;
+    replace(path, content).map_err(|source| NodeFileError::new("write", path, source))?;
     Ok(true)
 }
 
@@ -35,7 +41,19 @@ pub fn holds(path: &Path, content: Option<&[u8]>) -> Result<bool, NodeFileError>
     match std::fs::read(path) {
         Ok(present) => Ok(content.is_some_and(|content| content == present)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(content.is_none()),
-        Err(source) => Err(NodeFileError { act: "read", path: path.to_owned(), source }),
+        Err(source) => Err(NodeFileError::new("read", path, source)),
+    }
+}
+
+/// The text of `path`, or `None` when it does not exist; what is not text in it is replaced.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn text(path: &Path) -> Result<Option<String>, NodeFileError> {
+    match std::fs::read(path) {
+        Ok(present) => Ok(Some(String::from_utf8_lossy(&present).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(NodeFileError::new("read", path, source)),
     }
 }
 
@@ -58,7 +76,7 @@ pub fn remove(path: &Path) -> Result<bool, NodeFileError> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(NodeFileError { act: "remove", path: path.to_owned(), source }),
+        Err(source) => Err(NodeFileError::new("remove", path, source)),
     }
 }
 

@@ -53,10 +53,12 @@ pub struct Registry {
 /// The rules contradict each other; the file on the node should then stay as it is.
 pub fn render(rules: &MirrorRules) -> Result<String, RuleError> {
     rules.validate()?;
-    if !rules.configure_registries() {
-        return Ok(DEFAULT_FILE.to_owned());
-    }
-    Ok(text(&tables(rules)?))
+    Ok(write(rules, &tables(rules)?))
+}
+
+/// As [`render`], of rules that are lawful and with their tables.
+pub fn write(rules: &MirrorRules, tables: &[Registry]) -> String {
+    if rules.configure_registries() { text(tables) } else { DEFAULT_FILE.to_owned() }
 }
 
 /// The tables of the file in their order: mirrored by digest, mirrored by tag only, blocked, insecure.
@@ -188,9 +190,9 @@ fn list(items: &[&str]) -> String {
 }
 
 /// A TOML basic string. Its escapes are those of JSON, save that DEL must be escaped as well.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

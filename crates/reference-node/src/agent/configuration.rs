@@ -1,8 +1,10 @@
 //! The files that make up a node's registry configuration, as one value with a name made from its content.
 
 use super::observed::Refusal;
+use crate::disruption::{self, Disruption};
 use crate::mirror_rules::MirrorRules;
 use crate::node_file::{self, NodeFileError};
+use crate::registries_conf::Registry;
 use crate::{policy_json, registries_conf};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -11,25 +13,49 @@ const REGISTRIES: &str = "etc/containers/registries.conf";
 const POLICY: &str = "etc/containers/policy.json";
 const SEARCH: &str = "etc/containers/registries.conf.d/01-image-searchRegistries.conf";
 
-/// The wanted content of each file; `None` means that the file must not exist.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Configuration([(&'static str, Option<String>); 3]);
+pub(super) struct Configuration {
+    /// The wanted content of each file; `None` means that the file must not exist.
+    files: [(&'static str, Option<String>); 3],
+    tables: Vec<Registry>,
+}
 
 impl Configuration {
     /// # Errors
     /// The rules contradict each other.
     pub(super) fn of(rules: &MirrorRules) -> Result<Self, Refusal> {
-        Ok(Configuration([
-            (REGISTRIES, Some(registries_conf::render(rules)?)),
+        rules.validate()?;
+        let tables = registries_conf::tables(rules)?;
+        let files = [
+            (REGISTRIES, Some(registries_conf::write(rules, &tables))),
             (POLICY, Some(policy_json::render(rules))),
             (SEARCH, registries_conf::search_drop_in(rules)),
-        ]))
+        ];
+        Ok(Configuration { files, tables })
+    }
+
+    /// The tables of registries.conf.
+    pub(super) fn tables(&self) -> &[Registry] {
+        &self.tables
+    }
+
+    /// Why pods have to leave before the files below `root` change; `None` when they may stay. A node that was never
+    /// configured has no pods to protect.
+    ///
+    /// # Errors
+    /// A file is there and cannot be read.
+    pub(super) fn disruption(&self, root: &Path) -> Result<Option<Disruption>, NodeFileError> {
+        let Some(present) = node_file::text(&root.join(REGISTRIES))? else { return Ok(None) };
+        let change = disruption::of_change(&present, &self.tables);
+        let search = node_file::text(&root.join(SEARCH))?;
+        let wanted = self.files.iter().find(|(path, _)| *path == SEARCH).and_then(|(_, wanted)| wanted.clone());
+        Ok(change.or((search != wanted).then_some(Disruption::SearchList)))
     }
 
     /// A name that is the same on every node with the same content: `rendered-` and 32 hexadecimal digits.
     pub(super) fn name(&self) -> String {
         let mut hash = Sha256::new();
-        for (path, content) in &self.0 {
+        for (path, content) in &self.files {
             for part in [Some(*path), content.as_deref()] {
                 hash.update(part.map_or(0, |part| part.len() as u64 + 1).to_be_bytes());
                 hash.update(part.unwrap_or_default());
@@ -44,7 +70,7 @@ impl Configuration {
     /// # Errors
     /// A file is there and cannot be read.
     pub(super) fn differs_from(&self, root: &Path) -> Result<bool, NodeFileError> {
-        for (path, wanted) in &self.0 {
+        for (path, wanted) in &self.files {
             if !node_file::holds(&root.join(path), wanted.as_deref().map(str::as_bytes))? {
                 return Ok(true);
             }
@@ -58,7 +84,7 @@ impl Configuration {
     /// A file could not be written; the ones before it are as wanted.
     pub(super) fn write(&self, root: &Path) -> Result<Vec<PathBuf>, NodeFileError> {
         let mut changed = Vec::new();
-        for (path, wanted) in &self.0 {
+        for (path, wanted) in &self.files {
             let full = root.join(path);
             let wrote = match wanted {
                 Some(content) => node_file::put(&full, content.as_bytes())?,

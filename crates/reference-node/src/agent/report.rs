@@ -1,11 +1,13 @@
-//! What the agent tells the cluster about its node: annotations in the words of the machine config daemon, and an
-//! event when objects are refused.
+//! What the agent tells the cluster about its node: annotations in the words of the machine config daemon, and
+//! events about what is refused, drained or beyond the container runtime.
 
+use crate::containerd_hosts::Departure;
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter as EventSource};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 const CURRENT: &str = "machineconfiguration.openshift.io/currentConfig";
 const DESIRED: &str = "machineconfiguration.openshift.io/desiredConfig";
@@ -42,7 +44,9 @@ pub(super) struct Reporter {
     nodes: Api<Node>,
     events: Recorder,
     node_name: String,
+    uid: Option<String>,
     last: Option<Report>,
+    departures: BTreeSet<Departure>,
 }
 
 impl Reporter {
@@ -52,7 +56,9 @@ impl Reporter {
             nodes: Api::all(client.clone()),
             events: Recorder::new(client, source),
             node_name: node_name.to_owned(),
+            uid: None,
             last: None,
+            departures: BTreeSet::new(),
         }
     }
 
@@ -65,13 +71,14 @@ impl Reporter {
         self.last = None;
         let patch = json!({"metadata": {"annotations": report.annotations()}});
         let node = self.nodes.patch(&self.node_name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        self.uid = node.uid();
         match &report {
             Report::Refused { reason, .. } => {
                 tracing::error!(
                     "Error syncing image config openshift-config: could not update registries config with new \
                      changes: {reason}; the files of the node stay as they are until the objects are corrected"
                 );
-                self.warn(&node, reason).await;
+                self.tell(EventType::Warning, "RegistriesConfigRefused", "RenderRegistries", reason.clone()).await;
             }
             Report::Done { config, sources } => tracing::info!(config, sources, "node is up to date"),
             Report::Working { wanted } => tracing::info!(config = wanted, "node is being changed"),
@@ -80,24 +87,39 @@ impl Reporter {
         Ok(())
     }
 
-    /// An event is a courtesy: that it could not be sent is only logged.
-    async fn warn(&self, node: &Node, reason: &str) {
+    /// Tells what containerd does otherwise than registries.conf says; what was told last is not told again.
+    pub(super) async fn tell_departures(&mut self, departures: &BTreeSet<Departure>) {
+        if self.departures == *departures {
+            return;
+        }
+        for departure in departures.difference(&self.departures) {
+            tracing::warn!("{departure}");
+        }
+        self.departures = departures.clone();
+        let lost: Vec<String> = departures.iter().filter(|one| one.is_loss()).map(ToString::to_string).collect();
+        if !lost.is_empty() {
+            self.tell(EventType::Warning, "MirrorsBeyondContainerd", "RenderHosts", lost.join("; ")).await;
+        }
+    }
+
+    /// Sends an event about the node. It is a courtesy: that it could not be sent is only logged.
+    pub(super) async fn tell(&self, type_: EventType, reason: &str, action: &str, note: impl Into<String>) {
         let regarding = ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Node".into()),
             name: Some(self.node_name.clone()),
-            uid: node.uid(),
+            uid: self.uid.clone(),
             ..ObjectReference::default()
         };
         let event = Event {
-            type_: EventType::Warning,
-            reason: "RegistriesConfigRefused".into(),
-            note: Some(reason.chars().take(1024).collect()),
-            action: "RenderRegistries".into(),
+            type_,
+            reason: reason.into(),
+            note: Some(note.into().chars().take(1024).collect()),
+            action: action.into(),
             secondary: None,
         };
         if let Err(error) = self.events.publish(&event, &regarding).await {
-            tracing::warn!(%error, "could not send the event RegistriesConfigRefused");
+            tracing::warn!(%error, reason, "could not send an event about the node");
         }
     }
 }

@@ -5,7 +5,7 @@ use rstest::rstest;
 
 /// Reads `I{source=>mirror,mirror!}` blocks: I, T and C are the three kinds of object, `!` forbids the source; the
 /// lists of the image configuration are `blk[..]`, `ins[..]`, `alw[..]`, `srch[..]`.
-fn rules(text: &str) -> MirrorRules {
+pub(crate) fn rules(text: &str) -> MirrorRules {
     let mut rules = MirrorRules::default();
     for part in text.split_whitespace() {
         if let Some((list, entries)) = part.strip_suffix(']').and_then(|p| p.split_once('[')) {
