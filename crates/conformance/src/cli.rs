@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    catalog, cluster, compare, data::Data, doctor, exit, lane::Wiring, plan, prove, report, results, run, steps,
-    stop::Stop,
+    catalog, cluster, compare, data::Data, doctor, exit, lane::Wiring, place::Place, plan, prove, report, results, run,
+    steps, stop::Stop,
 };
 
 /// Judges an OpenShift image registry by its documentation.
@@ -101,6 +101,8 @@ pub(crate) struct Options {
     /// The folder with features/, requirements/, systems/ and the others [default: the repository, else built-in copies]
     #[arg(long, env = "CONFORMANCE_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -1,15 +1,21 @@
 //! What the runner needs of a target: how a lane is opened, gives a scenario its World, is cleaned after it, made bad
 //! by a fault, and closed. Targets implement it; the runner knows nothing else of them.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use futures::future::LocalBoxFuture;
 use harness::{
-    datafile::DataFile, evidence::Evidence, failure::Failure, fault::FaultEntry, plan::Capabilities,
-    scenario::Scenario, system::System, verdict::Verdict,
+    datafile::DataFile,
+    evidence::Evidence,
+    failure::Failure,
+    fault::FaultEntry,
+    plan::Capabilities,
+    scenario::Scenario,
+    system::{Limits, System},
+    verdict::Verdict,
 };
 
-use crate::{binaries::Binaries, data::Data, stop::Stop};
+use crate::{binaries::Binaries, data::Data, place::Place, stop::Stop};
 
 /// A place where systems run: it opens lanes, each with its own control plane. It is shared by the lanes' threads.
 pub trait Target: Send + Sync + 'static {
@@ -19,12 +25,17 @@ pub trait Target: Send + Sync + 'static {
     /// What can be done here. It is asked before the plan is made, so it may look at the machine but start nothing.
     fn capabilities(&self) -> Capabilities;
 
+    /// How long a lane may take to open; the system's `start` unless the target needs longer for itself.
+    fn start_limit(&self, limits: &Limits) -> Duration {
+        limits.start
+    }
+
     /// Gets ready what all lanes share and may take long, like building binaries. No deadline applies; `progress`
     /// shows a line to the user.
     fn prepare<'a>(&'a self, progress: &'a dyn Fn(&str)) -> LocalBoxFuture<'a, Result<(), Failure>>;
 
     /// Starts the environment of a lane, numbered from 1, and the system in it. It is called on the lane's own thread,
-    /// which lives until the lane is closed. The limit is the system's `start`.
+    /// which lives until the lane is closed. The limit is [`Target::start_limit`].
     fn open(&self, lane: usize, evidence: Evidence) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>>;
 }
 
@@ -84,6 +95,8 @@ pub struct TargetName {
     pub name: &'static str,
     /// In one line.
     pub about: &'static str,
+    /// How many lanes it can have at most; as many as wanted when absent.
+    pub most_lanes: Option<usize>,
 }
 
 /// What a target is made for.
@@ -99,6 +112,8 @@ pub struct Request {
     pub folder: PathBuf,
     /// Whether what runs is kept after a failure.
     pub keep: bool,
+    /// Which cluster, from which files.
+    pub place: Place,
 }
 
 /// What the command line needs from its binary: the vocabulary's World and the targets.

@@ -15,6 +15,7 @@ pub mod libtest;
 pub mod manifest;
 pub mod output;
 pub mod parser;
+pub mod place;
 pub mod runner;
 pub mod stop;
 pub mod target;

@@ -19,7 +19,7 @@ use crate::{
     binaries::Binaries,
     cli::{Form, Options, PlanOptions},
     data::Data,
-    lane::{Request, Target as _, Wiring},
+    lane::{Request, Target as _, TargetName, Wiring},
     output,
     parser::Features,
     results,
@@ -34,6 +34,8 @@ pub(crate) struct Prepared<W: Wiring> {
     pub system: System,
     pub binaries: Binaries,
     pub target_name: String,
+    /// How many lanes the target can have at most.
+    pub most_lanes: Option<usize>,
     pub target: Arc<W::Target>,
     pub vocabulary: Vocabulary<W::World>,
     pub selection: Selection,
@@ -53,7 +55,8 @@ impl<W: Wiring> Prepared<W> {
         let systems = data.systems(&catalogue)?;
         let system = System::find(&systems, &options.system)?.clone();
         let binaries = Binaries::find(&system, options.bin_dir.as_deref(), features.suite(), &catalogue)?;
-        let target_name = target_name(wiring, options.target.as_deref())?;
+        let found = target_name(wiring, options.target.as_deref())?;
+        let target_name = found.name.to_owned();
         let run = results::run_id(&target_name, &system.name);
         let target = wiring.target(Request {
             target: target_name.clone(),
@@ -62,6 +65,7 @@ impl<W: Wiring> Prepared<W> {
             data: data.clone(),
             folder: std::path::absolute(options.out.join(&run))?,
             keep: options.keep,
+            place: options.place.clone(),
         })?;
         let vocabulary = Vocabulary::registered();
         Ok(Self {
@@ -71,11 +75,17 @@ impl<W: Wiring> Prepared<W> {
             system,
             binaries,
             target_name,
+            most_lanes: found.most_lanes,
             target: Arc::new(target),
             vocabulary,
             selection,
             run,
         })
+    }
+
+    /// The lanes that are wanted and that the target can have.
+    pub fn lanes(&self, options: &Options) -> usize {
+        wanted_lanes(options).min(self.most_lanes.unwrap_or(usize::MAX))
     }
 
     /// Makes the plan and checks that every sentence in it has exactly one step.
@@ -95,7 +105,7 @@ impl<W: Wiring> Prepared<W> {
             lacking: &self.binaries.lacking,
             selection: &self.selection,
             docs_versions: &options.docs_versions,
-            lanes: lanes(options),
+            lanes: self.lanes(options),
             seed: options.seed,
             seconds: &earlier_seconds(options),
         })?;
@@ -109,16 +119,16 @@ impl<W: Wiring> Prepared<W> {
 }
 
 /// The lanes asked for, else one per two cores and two at most: a control plane keeps a core busy while it starts.
-pub(crate) fn lanes(options: &Options) -> usize {
+fn wanted_lanes(options: &Options) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     options.lanes.map_or_else(|| cores.clamp(1, 2), usize::from)
 }
 
-fn target_name<W: Wiring>(wiring: &W, given: Option<&str>) -> Result<String, DataError> {
+fn target_name<W: Wiring>(wiring: &W, given: Option<&str>) -> Result<TargetName, DataError> {
     let targets = wiring.targets();
     let name = given.or_else(|| targets.first().map(|target| target.name)).unwrap_or_default();
-    if targets.iter().any(|target| target.name == name) {
-        return Ok(name.to_owned());
+    if let Some(found) = targets.iter().find(|target| target.name == name) {
+        return Ok(*found);
     }
     let known: Vec<String> = targets.iter().map(|target| format!("{} ({})", target.name, target.about)).collect();
     Err(DataError::Unknown { what: "target", name: name.to_owned(), known: format!("there are: {}", known.join(", ")) })

@@ -23,7 +23,7 @@ use crate::{
     cli::{Collateral, ProveOptions},
     lane::{FaultFile, Target as _, Wiring},
     output,
-    plan::{self, Prepared},
+    plan::Prepared,
     progress::Progress,
     results,
     run::{docs_versions, stated},
@@ -49,7 +49,7 @@ pub(crate) async fn command<W: Wiring>(wiring: &W, options: &ProveOptions, stop:
         () = stop.asked() => anyhow::bail!("{}", stop.reason().unwrap_or_default()),
         ready = prepared.target.prepare(&show) => ready.context("getting the target ready")?,
     }
-    let lanes = plan::lanes(&options.options).min(jobs.len());
+    let lanes = prepared.lanes(&options.options).min(jobs.len());
     let shared = Arc::new(Mutex::new(VecDeque::from(jobs)));
     let runner = Runner {
         target: prepared.target.clone(),

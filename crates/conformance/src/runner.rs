@@ -177,7 +177,7 @@ async fn lane<T: Target>(runner: &Runner<T>, index: usize) -> LaneEnd {
 async fn open<T: Target>(runner: &Runner<T>, number: usize, evidence: &Evidence) -> Result<LaneOf<T>, Failure> {
     evidence.record(What::LaneOpening);
     let began = Instant::now();
-    let start = runner.limits.start;
+    let start = runner.target.start_limit(&runner.limits);
     let opened = tokio::select! {
         biased;
         () = runner.stop.asked() => {

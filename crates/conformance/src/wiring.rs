@@ -21,8 +21,8 @@ use crate::{
     output,
     stop::Stop,
     target::{
+        chosen::{self, Chosen},
         cluster::{Cluster, ClusterOptions},
-        embedded::Embedded,
     },
 };
 
@@ -37,17 +37,14 @@ pub struct Native;
 
 impl Wiring for Native {
     type World = World;
-    type Target = Embedded;
+    type Target = Chosen;
 
     fn targets(&self) -> Vec<TargetName> {
-        vec![TargetName {
-            name: "embedded",
-            about: "control planes and pods as processes of this machine; no Docker, no root, no cluster",
-        }]
+        chosen::NAMES.to_vec()
     }
 
-    fn target(&self, request: Request) -> Result<Embedded, Failure> {
-        Ok(Embedded::new(request))
+    fn target(&self, request: Request) -> Result<Chosen, Failure> {
+        Chosen::new(request)
     }
 
     fn doctor(&self) -> LocalBoxFuture<'_, Vec<Checked>> {
@@ -187,6 +184,9 @@ fn collect() -> Result<String, Failure> {
     if let Some(first) = report.failures.first() {
         return Err(Failure::error("removing what killed runs left", first));
     }
-    let (processes, folders) = (report.processes.len(), report.folders.len());
-    Ok(format!("removed {processes} processes and {folders} folders of {} ended runs", report.runs.len()))
+    let (processes, folders, containers) = (report.processes.len(), report.folders.len(), report.containers.len());
+    let runs = report.runs.len();
+    Ok(format!(
+        "removed {processes} processes, {folders} folders and {containers} containers, networks or images of {runs} ended runs"
+    ))
 }

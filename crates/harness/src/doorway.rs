@@ -39,6 +39,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// How a target reaches a port of a pod: directly, by a mapping of addresses, by port-forward.
 pub trait Reach: Send + Sync {
+    /// Whether that is the address of a pod of this target.
+    fn knows(&self, pod: Ipv4Addr) -> bool;
     /// Opens a connection to a pod's port.
     fn connect(&self, pod: Ipv4Addr, port: u16) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
 }
@@ -47,6 +49,10 @@ pub trait Reach: Send + Sync {
 pub struct Loopback;
 
 impl Reach for Loopback {
+    fn knows(&self, pod: Ipv4Addr) -> bool {
+        pod.octets()[0] == 10
+    }
+
     fn connect(&self, pod: Ipv4Addr, port: u16) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
             let stream = TcpStream::connect((api::address::listen_address(pod), port)).await?;
@@ -271,10 +277,12 @@ impl Table {
         let (host, port) = asked.rsplit_once(':').ok_or_else(|| format!("'{asked}' has no port"))?;
         let port: u16 = port.parse().map_err(|_| format!("'{asked}' has no port"))?;
         if let Ok(IpAddr::V4(ip)) = host.parse() {
-            return match ip.octets()[0] {
-                127 => Ok(Destination::Address(SocketAddr::new(ip.into(), port))),
-                10 => Ok(Destination::Pod { ip, port }),
-                _ => self.by_cluster_ip(ip, port),
+            return if ip.is_loopback() {
+                Ok(Destination::Address(SocketAddr::new(ip.into(), port)))
+            } else if self.reach.knows(ip) {
+                Ok(Destination::Pod { ip, port })
+            } else {
+                self.by_cluster_ip(ip, port)
             };
         }
         let bare = host.strip_suffix(".cluster.local").unwrap_or(host);

@@ -61,6 +61,10 @@ pub struct Options {
     #[arg(long, env = "IMAGE_API_ADDRESS", default_value = "127.0.0.1:0")]
     pub image_api_address: SocketAddr,
 
+    /// How kube-apiserver finds this server.
+    #[arg(long, env = "IMAGE_API_FRONT", value_enum, default_value_t)]
+    pub image_api_front: Front,
+
     /// CA of the certificates with which kube-apiserver's aggregator identifies itself.
     #[arg(long, env = "IMAGE_API_FRONT_PROXY_CA", value_name = "FILE")]
     pub image_api_front_proxy_ca: PathBuf,
@@ -81,6 +85,16 @@ pub struct Options {
     /// Proxy for imports; without it HTTPS_PROXY and NO_PROXY count.
     #[arg(long, env = "IMAGE_API_PROXY", value_name = "URL")]
     pub image_api_proxy: Option<String>,
+}
+
+/// What stands before this server in the cluster.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Front {
+    /// A Service of type ExternalName that we make, for a server that runs beside kube-apiserver.
+    #[default]
+    ExternalName,
+    /// The Service openshift-apiserver/api that whoever installed this server as a pod has made, with the same port.
+    Given,
 }
 
 /// Why the image API could not be served.
@@ -110,7 +124,7 @@ pub async fn run(options: Options, stop: CancellationToken, ready: oneshot::Send
     let client = clients.watches.clone();
     let store = Store::new(clients);
     let remote = Remote::new(options.image_api_trust_bundle.as_deref(), options.image_api_proxy.as_deref())?;
-    let wanted = options.image_api_address;
+    let (wanted, front) = (options.image_api_address, options.image_api_front);
     let listen = |source| Error::Listen { address: wanted, source };
     let listener = TcpListener::bind(wanted).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
@@ -124,7 +138,7 @@ pub async fn run(options: Options, stop: CancellationToken, ready: oneshot::Send
     let serving = server::serve(listener, tls, api, stop.clone());
     let registering = async {
         registration::define_storage(&client, &store).await?;
-        registration::register(&client, &store, address, &ca_pem).await?;
+        registration::register(&client, &store, address, &ca_pem, front).await?;
         tracing::info!(%address, "the image API is served");
         // Nobody has to be waiting.
         let _ = ready.send(());

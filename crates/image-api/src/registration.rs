@@ -13,6 +13,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, core::GroupVersionKind};
 use serde_json::{Value, json};
 
+use crate::Front;
 use crate::request::Query;
 use crate::status::{GROUP, StatusError};
 use crate::store::{Kind, Place, Store};
@@ -68,20 +69,11 @@ pub async fn register(
     store: &Store,
     address: SocketAddr,
     ca_pem: &str,
+    front: Front,
 ) -> Result<(), RegistrationError> {
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SERVICE_NAMESPACE}});
-    apply(store, "/api/v1/namespaces", SERVICE_NAMESPACE, &namespace).await?;
-    let service = json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": SERVICE_NAME, "namespace": SERVICE_NAMESPACE},
-        "spec": {
-            "type": "ExternalName",
-            "externalName": external_name(address),
-            "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}],
-        },
-    });
-    apply(store, &format!("/api/v1/namespaces/{SERVICE_NAMESPACE}/services"), SERVICE_NAME, &service).await?;
+    if front == Front::ExternalName {
+        lead_here(store, address).await?;
+    }
     let name = format!("v1.{GROUP}");
     let api_service = json!({
         "apiVersion": "apiregistration.k8s.io/v1",
@@ -104,6 +96,23 @@ pub async fn register(
         store.call(Method::GET, &path, &Query::default(), None).await
     })
     .await
+}
+
+/// Makes a Service that leads from the cluster to the listener beside it.
+async fn lead_here(store: &Store, address: SocketAddr) -> Result<(), RegistrationError> {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SERVICE_NAMESPACE}});
+    apply(store, "/api/v1/namespaces", SERVICE_NAMESPACE, &namespace).await?;
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": SERVICE_NAME, "namespace": SERVICE_NAMESPACE},
+        "spec": {
+            "type": "ExternalName",
+            "externalName": external_name(address),
+            "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}],
+        },
+    });
+    apply(store, &format!("/api/v1/namespaces/{SERVICE_NAMESPACE}/services"), SERVICE_NAME, &service).await
 }
 
 /// `localhost` for the usual loopback address, otherwise the address itself.

@@ -14,6 +14,7 @@ pub mod go_build;
 pub mod kubeconfig;
 pub mod ledger;
 pub mod network;
+pub mod npm;
 pub mod pki;
 pub mod port;
 pub mod process;

@@ -132,9 +132,9 @@ struct Giver {
 
 impl Detours for Giver {
     fn lead(&self, detours: &[Detour]) -> Result<(), Failure> {
-        let entries = detours.iter().map(|detour| {
-            ((detour.namespace.to_owned(), detour.service_account.to_owned()), detour.api_server)
-        });
+        let entries = detours
+            .iter()
+            .map(|detour| ((detour.namespace.to_owned(), detour.service_account.to_owned()), detour.api_server));
         *self.detours.write().expect("no panic while leading") = entries.collect();
         Ok(())
     }
@@ -193,9 +193,11 @@ async fn review(State(giver): State<Arc<Giver>>, Json(review): Json<Value>) -> J
     let namespace = request["namespace"].as_str().unwrap_or_default();
     let spec = serde_json::from_value::<PodSpec>(request["object"]["spec"].clone());
     let mut response = json!({"uid": request["uid"], "allowed": true});
-    match spec.map(|spec| serde_json::to_vec(&json!([{
-        "op": "replace", "path": "/spec", "value": giver.furnish(namespace, spec),
-    }]))) {
+    match spec.map(|spec| {
+        serde_json::to_vec(&json!([{
+            "op": "replace", "path": "/spec", "value": giver.furnish(namespace, spec),
+        }]))
+    }) {
         Ok(Ok(patch)) => {
             response["patchType"] = "JSONPatch".into();
             response["patch"] = STANDARD.encode(patch).into();

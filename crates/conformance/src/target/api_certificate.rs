@@ -10,7 +10,7 @@ use harness::{
 use k8s_openapi::{ByteString, api::certificates::v1::CertificateSigningRequest};
 use kube::{
     Api, Client, Config,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use local_cluster::pki::CertificateFiles;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
@@ -55,15 +55,14 @@ pub(super) async fn obtain(
     as_node.auth_info.impersonate = Some(NODE.to_owned());
     as_node.auth_info.impersonate_groups = Some(vec!["system:nodes".to_owned(), "system:authenticated".to_owned()]);
     let as_node: Api<CertificateSigningRequest> = Api::all(Client::try_from(as_node).tried(tried())?);
-    let mut made = as_node.create(&PostParams::default(), &object).await.tried(tried())?;
+    as_node.create(&PostParams::default(), &object).await.tried(tried())?;
 
     let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
-    let approval = json!([{
+    let approval = json!({"status": {"conditions": [{
         "type": "Approved", "status": "True", "reason": "RegistryConformance",
         "message": "for a proxy in front of the API server",
-    }]);
-    made.status.get_or_insert_default().conditions = serde_json::from_value(approval).tried(tried())?;
-    requests.replace_approval(&name, &PostParams::default(), &made).await.tried(tried())?;
+    }]}});
+    requests.patch_approval(&name, &PatchParams::default(), &Patch::Merge(&approval)).await.tried(tried())?;
     let certificate = wait(tried(), SIGNED)
         .object(&requests, &name, |request: Option<&CertificateSigningRequest>| {
             let status = request.and_then(|request| request.status.as_ref());

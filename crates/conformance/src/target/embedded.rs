@@ -17,14 +17,10 @@ use harness::{
     evidence::Evidence,
     failure::{Failure, Tried as _},
     plan::Capabilities,
-    scenario::Scenario,
     trust::Authority,
-    verdict::Verdict,
 };
-use kube::Client;
-use local_cluster::{Ledger, Tool, Tools, secret_file};
+use local_cluster::{Ledger, Tool, Tools};
 use steps::World;
-use storage_backends::{ServerCertificate, StorageBackends, StorageOptions};
 use tokio::sync::OnceCell;
 
 use super::{
@@ -33,11 +29,13 @@ use super::{
     pod_logs::PodLogs,
     program,
     seams::{self, OverrideFile, SeamOptions, SeamedBackends, SeamedFiles, Seams, StorageSeam, Texts},
-    startup::{self, Startup},
+    startup::Startup,
+    storage,
+    system_lane::{Ground, SystemLane, link_cli, started},
 };
 use crate::{
-    executable::own_executable,
-    lane::{FaultFile, Lane, LaneOf, Leak, Request, Target},
+    lane::{LaneOf, Request, Target},
+    place::Place,
 };
 
 /// Control planes as child processes of this one.
@@ -50,8 +48,15 @@ pub struct Embedded {
 
 impl Embedded {
     /// A target for one request; nothing is started yet.
-    pub fn new(request: Request) -> Self {
-        Self { request, tools: OnceCell::new(), ledger: OnceCell::new() }
+    ///
+    /// # Errors
+    /// When the request names a cluster or images, of which this target has none.
+    pub fn new(request: Request) -> Result<Self, Failure> {
+        if request.place != Place::default() {
+            let seen = "--cluster, --images and --kind-config are for target kind";
+            return Err(Failure::error("using target embedded", seen).next("add --target kind, or leave them out"));
+        }
+        Ok(Self { request, tools: OnceCell::new(), ledger: OnceCell::new() })
     }
 
     fn lanes(&self) -> PathBuf {
@@ -84,7 +89,8 @@ impl Target for Embedded {
 
     fn capabilities(&self) -> Capabilities {
         let mut present = BTreeSet::from(["two-nodes".to_owned(), "backend-s3".to_owned()]);
-        let mut absent = BTreeMap::new();
+        let pulls = "nodes of the embedded target pull no images: their pods run programs of this machine";
+        let mut absent = BTreeMap::from([("kubelet".to_owned(), pulls.to_owned())]);
         for program in ["podman", "skopeo"] {
             match program::usable(program) {
                 Ok(()) => drop(present.insert(program.to_owned())),
@@ -165,7 +171,8 @@ impl SystemLane<Cluster> {
             people.iter().map(|person| User { name: person.name.clone(), token: person.token.clone() }).collect();
         let (administrator, pool) =
             people.split_first().ok_or_else(|| Failure::error("finding users", "the control plane has none"))?;
-        let backends = Arc::new(storage::open(request, tools, &folder, Ipv4Addr::LOCALHOST.into(), &authority, &cluster.ledger)?);
+        let backends =
+            Arc::new(storage::open(request, tools, &folder, Ipv4Addr::LOCALHOST.into(), &authority, &cluster.ledger)?);
         let command_kubeconfig = folder.join("command.kubeconfig");
         std::fs::copy(cluster.kubeconfig(), &command_kubeconfig).tried("copying the administrator's kubeconfig")?;
         let behind = doorway.behind();

@@ -31,7 +31,8 @@ impl Engine {
     /// When there is no client, or no engine answers it.
     pub(super) async fn find() -> Result<Self, Failure> {
         let tried = "finding a container engine";
-        let remedy = "install Docker and start its daemon (`doctor` says what is missing), or run with --target embedded";
+        let remedy =
+            "install Docker and start its daemon (`doctor` says what is missing), or run with --target embedded";
         let client = program::on_path("docker")
             .ok_or_else(|| Failure::error(tried, "docker is not on this machine's PATH").next(remedy))?;
         let engine = Self { client };
@@ -105,17 +106,6 @@ impl Engine {
     /// Whether an image is there.
     pub(super) async fn has_image(&self, name: &str) -> bool {
         self.run(["image", "inspect", "--format", "{{.Id}}", name]).await.is_ok()
-    }
-
-    /// Removes everything that carries the run's label, and those images.
-    ///
-    /// # Errors
-    /// When something is left.
-    pub(super) async fn remove(&self, ledger: &Ledger, images: Vec<String>) -> Result<Vec<String>, Failure> {
-        let (client, run) = (self.client.clone(), ledger.run().to_owned());
-        let removing = tokio::task::spawn_blocking(move || local_cluster::containers::remove(&client, &run, &images));
-        let tried = "removing what the run has in the container engine";
-        removing.await.tried(tried)?.tried(tried)
     }
 }
 

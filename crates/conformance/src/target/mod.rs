@@ -5,15 +5,25 @@ use std::path::Path;
 use harness::failure::{Failure, Tried as _};
 use local_cluster::secret_file;
 
+pub mod chosen;
 pub mod cluster;
 pub mod embedded;
+pub mod kind;
 
+mod admission;
+mod api_certificate;
+mod engine;
 mod image_files;
+mod kind_cluster;
 mod manifests;
+mod platform_parts;
 mod pod_logs;
+mod port_forward;
 mod program;
 mod seams;
 mod startup;
+mod storage;
+mod system_lane;
 
 /// A folder that only this user can enter: keys and tokens of a lane lie below it.
 fn make_folder(path: &Path) -> Result<(), Failure> {

@@ -147,7 +147,8 @@ fn container_runs(pod: &Pod) -> bool {
 
 fn state(pod: &Pod) -> String {
     let status = pod.status.clone().unwrap_or_default();
-    let states: Vec<_> = status.container_statuses.iter().flatten().filter_map(|status| status.state.as_ref()).collect();
+    let states: Vec<_> =
+        status.container_statuses.iter().flatten().filter_map(|status| status.state.as_ref()).collect();
     let conditions: Vec<_> =
         status.conditions.iter().flatten().filter_map(|condition| condition.message.as_deref()).collect();
     format!("{} {} {}", pod.name_any(), serde_json::to_string(&states).unwrap_or_default(), conditions.join(", "))

@@ -59,7 +59,10 @@ impl PortForward {
         };
         let pods = self.pods.state();
         let pod = pods.iter().find(carries).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotFound, format!("no running pod in {namespace} has {}={}", label.0, label.1))
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("no running pod in {namespace} has {}={}", label.0, label.1),
+            )
         })?;
         self.open(pod, port).await
     }

@@ -175,7 +175,8 @@ impl Seams {
         let (upstream, serving) = match seam {
             Seam::ClientRegistry => {
                 let host = names::REGISTRY_INTERNAL_HOST.split(':').next().unwrap_or_default();
-                let upstream = Upstream::https(Address::Resolved(options.registry.clone()), client_tls(&options.trust)?, host);
+                let upstream =
+                    Upstream::https(Address::Resolved(options.registry.clone()), client_tls(&options.trust)?, host);
                 (upstream, options.registry_serving.clone())
             }
             Seam::RegistryStorage => {
@@ -187,7 +188,11 @@ impl Seams {
                         .ok_or_else(|| std::io::Error::other("no scenario has opened a storage product yet"));
                     async move { found }.boxed()
                 });
-                let upstream = Upstream::https(Address::Resolved(resolve), client_tls(&options.trust)?, &options.listen.to_string());
+                let upstream = Upstream::https(
+                    Address::Resolved(resolve),
+                    client_tls(&options.trust)?,
+                    &options.listen.to_string(),
+                );
                 (upstream, options.storage_serving.clone())
             }
             _ => {

@@ -1,7 +1,10 @@
 //! A lane in which a system is installed and can be judged, whatever it stands on: Worlds, clean-up, faults and logs are
 //! the same on every target. The ground is what the target made for it.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures::{FutureExt as _, future::LocalBoxFuture};
 use harness::{
@@ -10,11 +13,19 @@ use harness::{
     scenario::Scenario,
     verdict::Verdict,
 };
+use kube::Client;
 use steps::World;
 use storage_backends::StorageBackends;
 
-use super::{cluster::GRACE, seams::Seams, startup::Startup};
-use crate::lane::{FaultFile, Lane, Leak};
+use super::{
+    cluster::GRACE,
+    seams::Seams,
+    startup::{self, Startup},
+};
+use crate::{
+    executable::own_executable,
+    lane::{FaultFile, Lane, Leak, Request},
+};
 
 /// What a lane stands on.
 pub(super) trait Ground: 'static {
@@ -103,4 +114,41 @@ impl<G: Ground> Lane<World> for SystemLane<G> {
         }
         .boxed_local()
     }
+}
+
+/// Waits until the components that report do so for the first time, unless one turns out to be unable to run.
+///
+/// # Errors
+/// When one does not.
+pub(super) async fn started(request: &Request, client: &Client, startup: &Startup) -> Result<(), Failure> {
+    let within = request.system.limits.ready;
+    for component in &request.system.components {
+        let (Some(object), Some(_)) = (&component.reports_on, request.binaries.of(component)) else { continue };
+        tokio::select! {
+            biased;
+            failure = startup.broken() => return Err(failure),
+            reported = tokio::time::timeout(within, startup::reported(client, object)) => match reported {
+                Ok(reported) => reported?,
+                Err(_) => {
+                    let what = format!("it did not report on {} {}", object.kind, object.name);
+                    return Err(startup.late(&component.name, &what).await);
+                }
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Puts the system's `oc` where documented commands find it.
+///
+/// # Errors
+/// When the link cannot be made.
+pub(super) fn link_cli(request: &Request, folder: &Path) -> Result<(), Failure> {
+    let program = match request.system.cli.as_deref() {
+        None | Some([]) => own_executable(),
+        Some([program, ..]) => PathBuf::from(program.replace("{self}", &own_executable().display().to_string())),
+    };
+    let link = folder.join("oc");
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(program, &link).tried(format!("linking {}", link.display()))
 }

@@ -89,6 +89,7 @@ pub async fn start_image_api_until(plane: &ControlPlane, stop: CancellationToken
     let options = Options {
         kubeconfig: plane.kubeconfig().to_owned(),
         image_api_address: (plane.network().listen_address(0, 3), 0).into(),
+        image_api_front: image_api::Front::default(),
         image_api_front_proxy_ca: plane.front_proxy_ca().to_owned(),
         image_api_registry_hostname: REGISTRY.into(),
         image_api_trust_bundle: None,

@@ -1,0 +1,70 @@
+//! The target that was chosen, one of several that differ in everything but their contract.
+
+use std::time::Duration;
+
+use futures::future::LocalBoxFuture;
+use harness::{evidence::Evidence, failure::Failure, plan::Capabilities, system::Limits};
+use steps::World;
+
+use super::{embedded::Embedded, kind::Kind};
+use crate::lane::{LaneOf, Request, Target, TargetName};
+
+/// The targets there are; the first is the default.
+pub const NAMES: [TargetName; 2] = [
+    TargetName {
+        name: "embedded",
+        about: "control planes and pods as processes of this machine; no Docker, no root, no cluster",
+        most_lanes: None,
+    },
+    TargetName {
+        name: "kind",
+        about: "a cluster of containers made by kind, storage products in containers beside it; needs Docker",
+        most_lanes: Some(1),
+    },
+];
+
+/// One of the targets.
+pub enum Chosen {
+    Embedded(Embedded),
+    Kind(Box<Kind>),
+}
+
+impl Chosen {
+    /// The target that the request names. Nothing is started yet.
+    ///
+    /// # Errors
+    /// When the request has what the target cannot do.
+    pub fn new(request: Request) -> Result<Self, Failure> {
+        match request.target.as_str() {
+            "kind" => Kind::new(request).map(Box::new).map(Self::Kind),
+            _ => Embedded::new(request).map(Self::Embedded),
+        }
+    }
+
+    fn any(&self) -> &dyn Target<World = World> {
+        match self {
+            Self::Embedded(target) => target,
+            Self::Kind(target) => target.as_ref(),
+        }
+    }
+}
+
+impl Target for Chosen {
+    type World = World;
+
+    fn capabilities(&self) -> Capabilities {
+        self.any().capabilities()
+    }
+
+    fn start_limit(&self, limits: &Limits) -> Duration {
+        self.any().start_limit(limits)
+    }
+
+    fn prepare<'a>(&'a self, progress: &'a dyn Fn(&str)) -> LocalBoxFuture<'a, Result<(), Failure>> {
+        self.any().prepare(progress)
+    }
+
+    fn open(&self, lane: usize, evidence: Evidence) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
+        self.any().open(lane, evidence)
+    }
+}

@@ -1,0 +1,408 @@
+//! The kind target: a cluster of containers for the lane, made and removed with it, in which the system runs from images
+//! of this very program. Everything in it is reached through the API server, whose port is published on 127.0.0.1.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use api::names;
+use container_image::{Archive, OWN_REGISTRY};
+use futures::{FutureExt as _, future::LocalBoxFuture};
+use harness::{
+    doorway::Doorway,
+    environment::{Environment, Users},
+    evidence::Evidence,
+    failure::{Failure, Tried as _},
+    plan::Capabilities,
+    system::Limits,
+    trust::Authority,
+};
+use local_cluster::{Ledger, Tool, Tools};
+use steps::World;
+use tokio::{net::TcpListener, sync::OnceCell};
+
+use super::{
+    admission::{Admission, Gifts, TRUST},
+    api_certificate,
+    engine::Engine,
+    kind_cluster::{self, KindCluster, KindOptions},
+    make_folder, manifests,
+    platform_parts::{self, Identity},
+    pod_logs::PodLogs,
+    port_forward::{LocalPort, PortForward},
+    program,
+    seams::{self, SeamOptions, SeamedBackends, SeamedFiles, Seams, StorageSeam, Texts},
+    startup::Startup,
+    storage,
+    system_lane::{Ground, SystemLane, link_cli, started},
+};
+use crate::{
+    executable::own_executable,
+    lane::{LaneOf, Request, Target},
+};
+
+/// The file of `kind-config/` that is used when none is named.
+const CONFIG: &str = "two-nodes";
+
+/// Clusters made by kind.
+pub struct Kind {
+    request: Request,
+    config: String,
+    prepared: OnceCell<Prepared>,
+    made: OnceCell<Made>,
+}
+
+/// What all lanes share.
+struct Prepared {
+    tools: Tools,
+    own_images: Archive,
+    node_image: Option<String>,
+}
+
+/// What has to be removed, whatever becomes of the run.
+struct Made {
+    engine: Engine,
+    ledger: Ledger,
+    /// Images that were not in the engine before.
+    images: Vec<String>,
+}
+
+impl Kind {
+    /// A target for one request; nothing is started yet.
+    ///
+    /// # Errors
+    /// When the system comes as programs, or there is no kind configuration of that name.
+    pub fn new(request: Request) -> Result<Self, Failure> {
+        if let Some(component) = request.system.components.first() {
+            let seen = format!("its {} comes as a program, and pods of a kind cluster run images", component.name);
+            return Err(Failure::error(format!("judging the system {} on kind", request.system.name), seen)
+                .next("run it with --target embedded"));
+        }
+        let name = request.place.kind_config.as_deref().unwrap_or(CONFIG);
+        let config = request.data.text(format!("kind-config/{name}.yaml"));
+        let config = config.tried(format!("reading the kind configuration {name}"))?;
+        Ok(Self { request, config, prepared: OnceCell::new(), made: OnceCell::new() })
+    }
+
+    fn lanes(&self) -> PathBuf {
+        self.request.folder.join("lanes")
+    }
+
+    /// Loads the archives of `--images` into the engine and says which image nodes are made from.
+    async fn load_images(
+        &self,
+        engine: &Engine,
+        ledger: &Ledger,
+        progress: &dyn Fn(&str),
+    ) -> Result<(Option<String>, Vec<String>), Failure> {
+        let Some(folder) = &self.request.place.images else { return Ok((None, vec![])) };
+        let tried = format!("loading the images of {}", folder.display());
+        let mut loaded = vec![];
+        let mut node_image = None;
+        for path in archives(folder).tried(&tried)? {
+            let archive = Archive::read(&path).tried(&tried)?;
+            let names: Vec<_> = archive.images.iter().flat_map(|image| image.names.clone()).collect();
+            if let Some(name) = names.iter().find(|name| name.contains("node")) {
+                node_image.get_or_insert_with(|| name.clone());
+            }
+            for name in names {
+                if engine.has_image(&name).await {
+                    continue;
+                }
+                ledger.record_image(&name).tried(&tried)?;
+                progress(&format!("loading {name} from {}", path.display()));
+                engine.run(["load".as_ref(), "--quiet".as_ref(), "--input".as_ref(), path.as_os_str()]).await?;
+                loaded.push(name);
+            }
+        }
+        if node_image.is_none() {
+            let seen = "no archive there holds an image whose name has `node` in it";
+            return Err(Failure::error(tried, seen).next("make the images with ci/air-gap, or leave --images out"));
+        }
+        Ok((node_image, loaded))
+    }
+}
+
+/// The archives in a folder, by name.
+fn archives(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = vec![];
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "tar") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+impl Drop for Kind {
+    /// Removes everything of the run from the engine; what cannot be removed is left to the ledger.
+    fn drop(&mut self) {
+        let Some(Made { engine, ledger, images }) = self.made.get() else { return };
+        match local_cluster::containers::remove(engine.client(), ledger.run(), images) {
+            Ok(_) => match std::fs::remove_dir_all(self.lanes()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, "the folder of the lanes is left to `cluster gc`");
+                }
+                _ => ledger.close(),
+            },
+            Err(reason) => tracing::warn!(reason, "the run's containers are left to `cluster gc`"),
+        }
+    }
+}
+
+impl Target for Kind {
+    type World = World;
+
+    fn capabilities(&self) -> Capabilities {
+        let mut present = BTreeSet::from(["two-nodes".to_owned(), "backend-s3".to_owned(), "kubelet".to_owned()]);
+        let mut absent = BTreeMap::new();
+        for program in ["podman", "skopeo"] {
+            match program::usable(program) {
+                Ok(()) => drop(present.insert(program.to_owned())),
+                Err(why) => drop(absent.insert(program.to_owned(), why)),
+            }
+        }
+        Capabilities { target: "kind".to_owned(), present, absent }
+    }
+
+    fn start_limit(&self, limits: &Limits) -> Duration {
+        limits.start.max(kind_cluster::OPENED)
+    }
+
+    fn prepare<'a>(&'a self, progress: &'a dyn Fn(&str)) -> LocalBoxFuture<'a, Result<(), Failure>> {
+        async move {
+            let left = local_cluster::ledger::gc().tried("removing what killed runs left")?;
+            left.failures.iter().for_each(|failure| progress(failure));
+            let engine = Engine::find().await?;
+            let ledger = Ledger::open().tried("opening the ledger of the run")?;
+            ledger.record_folder(&self.lanes()).tried("recording the folder of the lanes")?;
+            ledger.record_containers(engine.client()).tried("recording that there will be containers")?;
+            let loaded = self.load_images(&engine, &ledger, progress).await;
+            let images = loaded.as_ref().map_or_else(|_| vec![], |(_, images)| images.clone());
+            let made = Made { engine, ledger, images };
+            self.made.set(made).map_err(|_| "twice").tried("remembering what was made")?;
+            let (node_image, _) = loaded?;
+            let tried = "finding kind and the storage product";
+            let tools = local_cluster::tool::locate_all(&[Tool::Kind, Tool::VersityGw], progress).await.tried(tried)?;
+            let out = self.lanes().join("images").join("own.tar");
+            let own_images = tokio::task::spawn_blocking(move || container_image::own_image(&own_executable(), &out));
+            let tried = "making the images of this program";
+            let own_images = own_images.await.tried(tried)?.tried(tried)?;
+            let prepared = Prepared { tools, own_images, node_image };
+            self.prepared.set(prepared).map_err(|_| "twice").tried("remembering what was found")
+        }
+        .boxed_local()
+    }
+
+    fn open(&self, lane: usize, evidence: Evidence) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
+        async move {
+            let unprepared = || Failure::error("opening a lane", "the target is not prepared");
+            let prepared = self.prepared.get().ok_or_else(unprepared)?;
+            let made = self.made.get().ok_or_else(unprepared)?;
+            let folder = self.lanes().join(lane.to_string());
+            let opening = Opening { request: &self.request, config: &self.config, prepared, made, folder };
+            Ok(Box::new(opening.open(lane, evidence).await?) as LaneOf<Self>)
+        }
+        .boxed_local()
+    }
+}
+
+/// What a lane on kind stands on.
+struct KindGround {
+    cluster: KindCluster,
+    network: String,
+    engine: Engine,
+    /// Both close with the lane.
+    admission: Admission,
+    ports: Vec<LocalPort>,
+}
+
+impl Ground for KindGround {
+    fn kubeconfig(&self) -> &Path {
+        &self.cluster.kubeconfig
+    }
+
+    fn stop(self) -> LocalBoxFuture<'static, Result<(), Failure>> {
+        async move {
+            let Self { cluster, network, engine, admission, ports } = self;
+            drop((admission, ports));
+            let nodes = engine.containers(&format!("network={network}")).await?;
+            if !nodes.is_empty() {
+                let words = ["rm", "--force", "--volumes"].into_iter().map(str::to_owned);
+                engine.run(words.chain(nodes)).await?;
+            }
+            engine.run(["network", "rm", &network]).await?;
+            tracing::debug!(cluster = cluster.name, "the cluster is gone");
+            Ok(())
+        }
+        .boxed_local()
+    }
+}
+
+/// A lane that is being opened.
+struct Opening<'a> {
+    request: &'a Request,
+    config: &'a str,
+    prepared: &'a Prepared,
+    made: &'a Made,
+    folder: PathBuf,
+}
+
+impl Opening<'_> {
+    async fn open(self, lane: usize, evidence: Evidence) -> Result<SystemLane<KindGround>, Failure> {
+        let Self { request, config, prepared, made: Made { engine, ledger, .. }, folder } = self;
+        make_folder(&folder)?;
+        let limits = request.system.limits.clone();
+        let network = format!("registry-conformance-{}-{lane}", &ledger.run()[..8]);
+        engine.make_network(&network, ledger).await?;
+        let gateway = engine.gateway(&network).await?;
+        let listener = listen(gateway).await?;
+        let proxy = listener.local_addr().tried("binding the doorway")?;
+        let authority = Authority::new("registry-conformance test authority").tried("making the test authority")?;
+        let trust = folder.join("trust.pem");
+        std::fs::write(&trust, authority.pem()).tried(format!("writing {}", trust.display()))?;
+
+        let cluster = KindCluster::make(KindOptions {
+            engine,
+            kind: prepared.tools.path(Tool::Kind).tried("finding kind")?,
+            config,
+            node_image: prepared.node_image.as_deref(),
+            network: &network,
+            proxy,
+            own_images: &prepared.own_images,
+            folder: &folder,
+        })
+        .await?;
+        cluster.people.iter().for_each(|person| evidence.secret(&person.token));
+        cluster.put(&trust, TRUST).await?;
+        let client = cluster.client.clone();
+        let gifts = Gifts {
+            proxy: format!("http://{proxy}"),
+            no_proxy: kind_cluster::direct(gateway),
+            loaded: OWN_REGISTRY.to_owned(),
+        };
+        let admission = Admission::open(&client, gateway, &authority, gifts).await?;
+        let (administrator, pool) =
+            cluster.people.split_first().ok_or_else(|| Failure::error("finding users", "the cluster has none"))?;
+        let cluster_ca = std::fs::read_to_string(&cluster.authority).tried("reading the cluster's authority")?;
+        let identity =
+            Identity { server: &cluster.api_server_inside, token: &administrator.token, authority: &cluster_ca };
+        platform_parts::install(&client, &request.data, identity, limits.start).await?;
+        let bundle = format!("{}{}", authority.pem(), platform_parts::authorities(&client).await?);
+        std::fs::write(&trust, bundle).tried(format!("writing {}", trust.display()))?;
+        cluster.put(&trust, TRUST).await?;
+
+        let reach = Arc::new(PortForward::watch(client.clone()));
+        let to_router = reach.clone();
+        let router = LocalPort::lead(Arc::new(move || {
+            let reach = to_router.clone();
+            async move {
+                let (place, label) = (platform_parts::NAMESPACE, platform_parts::LABEL);
+                let opened = reach.to_labelled(place, label, platform_parts::ROUTER_PORT).await;
+                opened.map_err(|error| error.to_string())
+            }
+            .boxed()
+        }))
+        .await
+        .tried("leading a port to the router")?;
+        let doorway = Doorway::open(listener, client.clone(), reach, Some(router.address()))
+            .await
+            .tried("opening the doorway")?;
+        doorway.record_in(evidence.clone());
+        let behind = doorway.behind();
+        let registry = LocalPort::lead(Arc::new(move || {
+            let behind = behind.clone();
+            async move { behind.connect(names::REGISTRY_INTERNAL_HOST).await }.boxed()
+        }))
+        .await
+        .tried("leading a port to the registry")?;
+        let startup = Startup::watch(client.clone(), &request.system, &request.binaries, &BTreeMap::new());
+        manifests::apply(&client, request).await?;
+        started(request, &client, &startup).await?;
+
+        let tools = folder.join("bin");
+        make_folder(&tools)?;
+        link_cli(request, &tools)?;
+        let backends = Arc::new(storage::open(request, &prepared.tools, &folder, gateway, &authority, ledger)?);
+        let command_kubeconfig = folder.join("command.kubeconfig");
+        std::fs::copy(&cluster.kubeconfig, &command_kubeconfig).tried("copying the administrator's kubeconfig")?;
+        let (texts, storage_seam) = (Texts::default(), StorageSeam::default());
+        let (router_address, registry_address) = (router.address(), registry.address());
+        let host = names::REGISTRY_INTERNAL_HOST.split(':').next().unwrap_or_default();
+        let seams = SeamOptions {
+            client: client.clone(),
+            api_server: cluster.api_server,
+            cluster_ca: cluster.authority.clone(),
+            listen: gateway,
+            api_serving: api_certificate::obtain(&client, &cluster.config, gateway, &folder).await?,
+            detours: admission.detours(),
+            command_kubeconfig: command_kubeconfig.clone(),
+            registry_serving: seams::serving(&authority, &[host, &format!("{host}.cluster.local")])?,
+            storage_serving: seams::serving(&authority, &[&gateway.to_string()])?,
+            trust: trust.clone(),
+            registry: Arc::new(move || async move { Ok(registry_address) }.boxed()),
+            limit: limits.rollout,
+        };
+        let seams = Seams::new(seams, &texts, &storage_seam);
+        let environment = Environment {
+            lane,
+            client: client.clone(),
+            kubeconfig: command_kubeconfig,
+            api_server: format!("https://{}", cluster.api_server),
+            users: Users::new(administrator.clone(), pool.to_vec()),
+            doorway,
+            authority,
+            trust,
+            nodes: Arc::new(SeamedFiles { files: cluster.node_files(), texts: texts.clone() }),
+            commands: Arc::new(texts),
+            backends: Arc::new(SeamedBackends { backends: backends.clone(), seam: storage_seam }),
+            logs: Arc::new(PodLogs::new(client)),
+            limits,
+            folder: folder.join("scratch"),
+            tools,
+            evidence,
+            router: Some(router_address),
+        };
+        let ground = KindGround { cluster, network, engine: engine.clone(), admission, ports: vec![router, registry] };
+        Ok(SystemLane { environment: Arc::new(environment), backends, seams, startup, ground })
+    }
+}
+
+/// Listens where pods reach this machine.
+async fn listen(gateway: IpAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind((gateway, 0)).await.map_err(|error| {
+        let next = "use a Docker engine that runs on this machine as root: the gateway of a rootless or remote one is elsewhere";
+        Failure::error(format!("listening on {gateway}, where containers reach this machine"), error).next(next)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_of_another_machine_is_one_clear_error() {
+        let failure = listen(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))).await.expect_err("not ours");
+        assert!(failure.text().contains("192.0.2.1") && failure.next.is_some());
+    }
+
+    #[test]
+    fn archives_are_found_by_their_ending() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["b.tar", "a.tar", "readme.md"] {
+            std::fs::write(folder.path().join(name), "").expect("written");
+        }
+        let names: Vec<_> = archives(folder.path())
+            .expect("listed")
+            .iter()
+            .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+            .collect();
+        assert_eq!(names, ["a.tar", "b.tar"]);
+    }
+}
