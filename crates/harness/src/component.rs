@@ -24,16 +24,20 @@ pub struct Component {
     /// The image that its pods ask for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// The command line: `{bin}` is the program, `{self}` this executable.
+    /// The command line: `{bin}` is the program, `{dir}` the folder, `{self}` this executable, `{tools}` the folder in
+    /// which documented commands find `oc`.
     #[serde(default = "bare")]
     pub command: Vec<String>,
-    /// Environment that its image brings; what a pod says wins over it. `{bin}` and `{self}` as in `command`; a path that
-    /// stands in `files` is replaced by where that file really lies.
+    /// Environment that its image brings; what a pod says wins over it. Placeholders as in `command`; a path that stands
+    /// in `files` is replaced by where that file really lies.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Files that its image brings: the path inside the image, and the data file that holds the text.
     #[serde(default)]
     pub files: BTreeMap<String, PathBuf>,
+    /// What else the folder must hold for it, by name, like the templates that a program reads.
+    #[serde(default)]
+    pub needs: Vec<String>,
     /// Whether the pod's own command is kept instead of being replaced.
     #[serde(default)]
     pub keep_command: bool,

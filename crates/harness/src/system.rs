@@ -51,8 +51,9 @@ pub struct System {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Image {
     pub image: String,
-    /// The command line; `{self}` is this executable.
+    /// The command line; `{self}` is this executable, `{tools}` the folder in which documented commands find `oc`.
     pub command: Vec<String>,
+    /// Placeholders as in `command`.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Whether the pod's own command is kept instead of being replaced.

@@ -11,6 +11,7 @@ mod cluster_config;
 mod definitions;
 mod error;
 mod leases;
+pub mod machine_config;
 mod namespaces;
 mod pki;
 mod roles;
