@@ -50,8 +50,10 @@ pub trait StorageView: Send + Sync {
 pub struct StorageEndpoint {
     /// `s3`, `gcs`, `azure`, `swift` …
     pub kind: String,
-    /// The URL as the registry is given it.
+    /// Its address as a URL without path, which the registry is given where its configuration has a place for one.
     pub url: String,
+    /// Documented names, `HOST:PORT`, that must lead to that address where the configuration has none.
+    pub hosts: Vec<String>,
     pub region: String,
     pub access_key: String,
     pub secret_key: Secret,

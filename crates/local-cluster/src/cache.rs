@@ -129,17 +129,17 @@ impl Entry {
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
 
-/// Locks the entry of a module, waiting for another process that fills it.
-pub(crate) async fn lock(module: &Module, progress: &impl Fn(&str)) -> Result<Lock, Error> {
+/// Locks the entry of a module or package, waiting for another process that fills it.
+pub(crate) async fn lock(name: &str, progress: &impl Fn(&str)) -> Result<Lock, Error> {
     let folder = folder().join("tools");
     secret_file::make_private_folder(&folder)?;
-    let path = folder.join(format!("{}.lock", module.name));
+    let path = folder.join(format!("{name}.lock"));
     let file =
         OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(Error::file("open", &path))?;
     if file.try_lock().is_ok() {
         return Ok(Lock(file));
     }
-    progress(&format!("{}: another process is making it; waiting for {}", module.name, path.display()));
+    progress(&format!("{name}: another process is making it; waiting for {}", path.display()));
     let waited = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
     let file = waited.map_err(|error| Error::Way(error.to_string()))?.map_err(Error::file("lock", &path))?;
     Ok(Lock(file))

@@ -96,6 +96,16 @@ pub enum Error {
         /// One line per way, with its reason.
         ways: Vec<String>,
     },
+    /// A package of npm could not be had.
+    #[error("{package} {version} could not be had: {reason}")]
+    NoPackage {
+        /// Name.
+        package: &'static str,
+        /// Version that was wanted.
+        version: &'static str,
+        /// What was seen, and what helps.
+        reason: String,
+    },
     /// One way to a program failed; the next is tried.
     #[error("{0}")]
     Way(String),

@@ -296,7 +296,7 @@ pub fn at_hand(tool: Tool, failures: &mut Vec<String>) -> Option<Found> {
 
 /// The ways that fill the cache, under the lock of the program's module.
 async fn obtain(tool: Tool, progress: &impl Fn(&str), mut failures: Vec<String>) -> Result<Found, Error> {
-    let _lock = cache::lock(tool.module(), progress).await?;
+    let _lock = cache::lock(tool.module().name, progress).await?;
     // Another process may have filled the cache while we waited for the lock.
     if let Ok(found) = from_cache(tool) {
         return Ok(found);

@@ -67,6 +67,34 @@ pub enum Error {
         /// What the client said.
         reason: String,
     },
+    /// The key of a service account could not be made.
+    #[error("{program} cannot make the key of a service account: {reason}; install {program}")]
+    NoKey {
+        /// The program.
+        program: &'static str,
+        /// What was seen.
+        reason: String,
+    },
+    /// No address to listen on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The container engine has no image that would do, and none may be pulled.
+    #[error(
+        "the container engine has neither {archive} nor {image}, which is no longer published; build the archive with \
+         ci/air-gap and load it with --images"
+    )]
+    NoImage {
+        /// What an archive would have brought.
+        archive: String,
+        /// What was published.
+        image: String,
+    },
     /// The container engine refused.
     #[error("cannot start the container {image}: {reason}")]
     Container {

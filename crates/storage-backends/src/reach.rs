@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use object_store::client::{ClientOptions, HttpClient, HttpConnector};
+
 use crate::Error;
 use local_cluster::chain;
 
@@ -10,6 +12,16 @@ use local_cluster::chain;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A look that takes longer counts as failed.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Our own client in the place of the one that `object_store` would make, which follows proxies of the environment.
+#[derive(Clone, Debug)]
+pub(crate) struct OurClient(pub(crate) reqwest::Client);
+
+impl HttpConnector for OurClient {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.0.clone()))
+    }
+}
 
 /// A client that trusts `authority` (PEM), or the public ones if there is none.
 pub(crate) fn client(url: &str, authority: Option<&str>) -> Result<reqwest::Client, Error> {
@@ -21,21 +33,37 @@ pub(crate) fn client(url: &str, authority: Option<&str>) -> Result<reqwest::Clie
     builder.build().map_err(failed)
 }
 
-/// Waits until `GET url` answers with success.
-pub(crate) async fn healthy(client: &reqwest::Client, what: &str, url: &str, within: Duration) -> Result<(), Error> {
+/// Waits until a look succeeds. `what` is the product and its address.
+pub(crate) async fn answers<F, L>(what: String, within: Duration, look: F) -> Result<(), Error>
+where
+    F: Fn() -> L,
+    L: Future<Output = Result<(), String>>,
+{
     let mut last_seen = "nothing".to_owned();
-    let look = async {
+    let looks = async {
         loop {
-            match client.get(url).timeout(LOOK_WITHIN).send().await {
-                Ok(answer) if answer.status().is_success() => return,
-                Ok(answer) => last_seen = answer.status().to_string(),
-                Err(error) => last_seen = chain(&error),
+            match tokio::time::timeout(LOOK_WITHIN, look()).await {
+                Ok(Ok(())) => return,
+                Ok(Err(seen)) => last_seen = seen,
+                Err(_) => last_seen = format!("no answer within {LOOK_WITHIN:?}"),
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
-    let outcome = tokio::time::timeout(within, look).await;
-    outcome.map_err(|_| Error::NotHealthy { what: format!("{what} at {url}"), within, last_seen })
+    let outcome = tokio::time::timeout(within, looks).await;
+    outcome.map_err(|_| Error::NotHealthy { what, within, last_seen })
+}
+
+/// Waits until `GET url` answers with success.
+pub(crate) async fn healthy(client: &reqwest::Client, what: &str, url: &str, within: Duration) -> Result<(), Error> {
+    let look = || async {
+        match client.get(url).send().await {
+            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) => Err(answer.status().to_string()),
+            Err(error) => Err(chain(&error)),
+        }
+    };
+    answers(format!("{what} at {url}"), within, look).await
 }
 
 /// Makes a closure for `map_err` that keeps the act and the path.

@@ -1,49 +1,23 @@
 //! The S3 server as a child process: versitygw over a folder, with TLS, signature checks, an access log and credentials made at run time.
 //! Flags and traits as seen at v1.8.0: `/health` for readiness, SIGTERM ends it with status 0 within a tenth of a second.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use harness::storage::{Secret, StorageEndpoint};
-use local_cluster::port::ReservedPort;
-use local_cluster::{Child, ChildOptions, Exit, Ledger};
+use local_cluster::{Child, ChildOptions, Exit};
 
-use crate::Error;
 use crate::reach::{self, file};
 use crate::s3_view::S3View;
-use crate::started::ServerCertificate;
-
-/// First port that is tried; below the ephemeral ports.
-const PORT: u16 = 23000;
-/// Starts after the first when another program took the port in between.
-const STARTS: u16 = 5;
-
-/// What the server is made from.
-#[derive(Clone, Debug)]
-pub struct S3ProcessOptions {
-    /// The versitygw executable.
-    pub program: PathBuf,
-    /// Folder for data and logs; its file system must have extended attributes.
-    pub dir: PathBuf,
-    /// Loopback address to listen on.
-    pub listen: IpAddr,
-    /// Region, part of every signature.
-    pub region: String,
-    /// Certificate that is valid for `listen`.
-    pub certificate: ServerCertificate,
-    /// Where the child is recorded.
-    pub ledger: Option<Ledger>,
-    /// Limit from start to healthy.
-    pub ready_within: Duration,
-}
+use crate::server::{Place, Server, ServerOptions};
+use crate::Error;
 
 /// A running server. Dropping it kills the process; the data stay until [`S3Process::stop`].
 #[derive(Debug)]
 pub struct S3Process {
-    child: Child,
+    server: Server,
     dir: PathBuf,
     endpoint: StorageEndpoint,
 }
@@ -64,76 +38,54 @@ pub struct Access {
 }
 
 impl S3Process {
-    /// Starts the server with credentials of its own and waits until it is healthy.
+    /// Starts the server with credentials of its own and waits until it is healthy. The file system of its folder must
+    /// have extended attributes.
     ///
     /// # Errors
     /// [`Error::Process`] when it cannot start or ends, [`Error::NotHealthy`] when it does not answer in time.
-    pub async fn start(options: S3ProcessOptions) -> Result<S3Process, Error> {
-        // Starts of one process wish for different ports, so that only strangers can get into each other's way.
-        static WISHES: AtomicU16 = AtomicU16::new(0);
-        let mut start = 1;
-        loop {
-            let wish = PORT + WISHES.fetch_add(1, Ordering::Relaxed) % 256;
-            match S3Process::start_at(options.clone(), wish).await {
-                Err(Error::Process(local_cluster::Error::Exited { exit, .. }))
-                    if start < STARTS && exit.port_was_taken() =>
-                {
-                    start += 1;
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    async fn start_at(options: S3ProcessOptions, wish: u16) -> Result<S3Process, Error> {
-        let dir = std::path::absolute(&options.dir).map_err(file("find", &options.dir))?;
-        let data = dir.join("data");
-        std::fs::create_dir_all(&data).map_err(file("make", &data))?;
-        let certificate = options.certificate.write(&dir)?;
+    pub async fn start(options: ServerOptions) -> Result<S3Process, Error> {
+        let place = Place::make(&options)?;
         let access_key = format!("AK{}", uuid::Uuid::new_v4().simple().to_string().to_uppercase());
         let secret_key = Secret::new(uuid::Uuid::new_v4().simple().to_string());
-        let port = ReservedPort::near(options.listen, wish)?;
-        let address: SocketAddr = port.address();
-
-        let mut child = ChildOptions::new("versitygw", &options.program, dir.join("versitygw.log"));
-        child.args = ["--port", &address.to_string(), "--region", &options.region, "--health", "/health", "--quiet"]
-            .map(Into::into)
-            .into();
-        child.args.extend(["--cert".into(), certificate.certificate.into(), "--key".into(), certificate.key.into()]);
-        child.args.extend(["--access-log".into(), dir.join("access.log").into(), "posix".into(), data.into()]);
-        child.env_clear = true;
-        child.env = vec![
-            ("ROOT_ACCESS_KEY".into(), access_key.clone().into()),
-            ("ROOT_SECRET_KEY".into(), secret_key.reveal().into()),
-            ("HOME".into(), dir.clone().into()),
-        ];
-        child.dir = Some(dir.clone());
-        child.ledger = options.ledger;
-        port.release();
-        let child = Child::spawn(child).await?;
-
-        let url = format!("https://{address}");
-        let client = reach::client(&url, Some(&options.certificate.authority))?;
-        let health = format!("{url}/health");
-        tokio::select! {
-            biased;
-            exit = child.wait_exit() => {
-                let log = child.log().to_owned();
-                return Err(Error::Process(local_cluster::Error::Exited { exit: Box::new(exit), log }));
+        let client = reach::client("the S3 server", Some(&options.certificate.authority))?;
+        let child = |address: SocketAddr| {
+            let mut child = ChildOptions::new("versitygw", &options.program, place.dir.join("versitygw.log"));
+            child.args =
+                ["--port", &address.to_string(), "--region", &options.region, "--health", "/health", "--quiet"]
+                    .map(Into::into)
+                    .into();
+            let tls = &place.certificate;
+            child.args.extend(["--cert".into(), (&tls.certificate).into(), "--key".into(), (&tls.key).into()]);
+            child.args.extend(["--access-log".into(), place.dir.join("access.log").into()]);
+            child.args.extend(["posix".into(), (&place.data).into()]);
+            child.env_clear = true;
+            child.env = vec![
+                ("ROOT_ACCESS_KEY".into(), access_key.clone().into()),
+                ("ROOT_SECRET_KEY".into(), secret_key.reveal().into()),
+                ("HOME".into(), (&place.dir).into()),
+            ];
+            child
+        };
+        let server = Server::start(&options, &place, child, |address| {
+            let client = client.clone();
+            async move {
+                reach::healthy(&client, "versitygw", &format!("https://{address}/health"), options.ready_within).await
             }
-            healthy = reach::healthy(&client, "versitygw", &health, options.ready_within) => healthy?,
-        }
+        })
+        .await?;
+        let url = format!("https://{}", server.address());
         let view = S3View::new(&url, &options.region, &access_key, &secret_key, client);
         let endpoint = StorageEndpoint {
             kind: "s3".to_owned(),
             url,
+            hosts: Vec::new(),
             region: options.region,
             access_key,
             secret_key,
             ca: Some(options.certificate.authority),
             view: Arc::new(view),
         };
-        Ok(S3Process { child, dir, endpoint })
+        Ok(S3Process { server, dir: place.dir, endpoint })
     }
 
     /// Where and as whom it is reached, and the view into it.
@@ -143,7 +95,7 @@ impl S3Process {
 
     /// The child process.
     pub fn child(&self) -> &Child {
-        &self.child
+        self.server.child()
     }
 
     /// The access log.
@@ -166,17 +118,7 @@ impl S3Process {
     /// # Errors
     /// [`Error::File`] when the data cannot be removed; the process has ended also then.
     pub async fn stop(self, grace: Duration) -> Result<Exit, Error> {
-        let exit = self.child.stop(grace).await;
-        remove(&self.dir.join("data"))?;
-        remove(&self.dir.join("tls"))?;
-        Ok(exit)
-    }
-}
-
-fn remove(folder: &Path) -> Result<(), Error> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file("remove", folder)(error)),
-        _ => Ok(()),
+        self.server.stop(grace).await
     }
 }
 

@@ -9,11 +9,12 @@ use futures::{StreamExt, TryStreamExt};
 use harness::failure::Failure;
 use harness::storage::{Secret, StorageView};
 use object_store::aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer, AwsCredential};
-use object_store::client::{ClientOptions, HttpClient, HttpConnector, HttpRequest, HttpRequestBody};
+use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
 use reqwest::{Method, StatusCode};
 
+use crate::reach::OurClient;
 use local_cluster::chain;
 
 /// The view of one account.
@@ -22,22 +23,12 @@ pub struct S3View {
     url: String,
     region: String,
     credential: Arc<AwsCredential>,
-    client: Client,
+    client: OurClient,
 }
 
 impl fmt::Debug for S3View {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "S3View({} in {})", self.url, self.region)
-    }
-}
-
-/// Our own client in the place of the one that `object_store` would make, which follows proxies of the environment.
-#[derive(Clone, Debug)]
-struct Client(reqwest::Client);
-
-impl HttpConnector for Client {
-    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(self.0.clone()))
     }
 }
 
@@ -50,7 +41,7 @@ impl S3View {
             url: url.trim_end_matches('/').to_owned(),
             region: region.to_owned(),
             credential: Arc::new(credential),
-            client: Client(client),
+            client: OurClient(client),
         }
     }
 

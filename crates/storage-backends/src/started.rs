@@ -12,12 +12,15 @@ use harness::datafile::DataFile;
 use harness::environment::Backends;
 use harness::failure::Failure;
 use harness::storage::{Secret, StorageEndpoint};
-use local_cluster::{Ledger, Tool, Tools};
+use local_cluster::{Ledger, Tool, Tools, npm};
 use tokio::sync::Mutex;
 
 use crate::reach::{self, file};
 use crate::s3_view::S3View;
-use crate::{Backend, EndpointRun, Error, Program, Run, S3Container, S3Process, S3ProcessOptions};
+use crate::server::ServerOptions;
+use crate::{
+    AzureProcess, Backend, EndpointRun, Error, GcsProcess, Program, Run, S3Process, StorageContainer,
+};
 
 /// Certificate and key (PEM files) of a server, and the authority (PEM text) that its clients must trust.
 #[derive(Clone, Debug)]
@@ -57,10 +60,12 @@ pub struct StorageOptions {
     pub tools: Tools,
     /// Folder in which each product gets one of its own.
     pub dir: PathBuf,
-    /// Loopback address for processes.
+    /// Address for processes, and for what stands before servers that ask nobody who he is.
     pub listen: IpAddr,
-    /// Certificate for `listen`, 127.0.0.1 and `localhost`.
+    /// Certificate for `listen`, 127.0.0.1, `localhost` and [`crate::server_names`].
     pub certificate: ServerCertificate,
+    /// Network of the container engine that containers are put on.
+    pub network: Option<String>,
     /// Where children are recorded.
     pub ledger: Option<Ledger>,
     /// Limit from start to healthy.
@@ -81,6 +86,7 @@ impl StorageOptions {
             dir: dir.into(),
             listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             certificate,
+            network: None,
             ledger: None,
             ready_within: Duration::from_secs(30),
         }
@@ -97,15 +103,19 @@ pub struct StorageBackends {
 
 #[derive(Debug)]
 enum Running {
-    Process(S3Process),
-    Container(Box<S3Container>),
+    S3(S3Process),
+    Gcs(Box<GcsProcess>),
+    Azure(Box<AzureProcess>),
+    Container(Box<StorageContainer>),
     Elsewhere(StorageEndpoint),
 }
 
 impl Running {
     fn endpoint(&self) -> &StorageEndpoint {
         match self {
-            Running::Process(process) => process.endpoint(),
+            Running::S3(process) => process.endpoint(),
+            Running::Gcs(process) => process.endpoint(),
+            Running::Azure(process) => process.endpoint(),
             Running::Container(container) => container.endpoint(),
             Running::Elsewhere(endpoint) => endpoint,
         }
@@ -144,28 +154,42 @@ impl StorageBackends {
     }
 
     async fn start(&self, backend: &Backend) -> Result<Running, Error> {
-        let options = &self.options;
         match backend.run() {
-            Run::Process(Program::Versitygw) => {
-                let options = S3ProcessOptions {
-                    program: options.tools.path(Tool::VersityGw)?.to_owned(),
-                    dir: options.dir.join(&backend.name),
-                    listen: options.listen,
-                    region: backend.region.clone(),
-                    certificate: options.certificate.clone(),
-                    ledger: options.ledger.clone(),
-                    ready_within: options.ready_within,
-                };
-                S3Process::start(options).await.map(Running::Process)
-            }
+            Run::Process(program) => self.start_process(backend, program).await,
             Run::Container(run) => {
-                let label = options.ledger.as_ref().map_or("none", Ledger::run);
-                let container =
-                    S3Container::start(backend, run, &options.certificate, label, options.ready_within).await?;
+                let dir = self.options.dir.join(&backend.name);
+                let container = StorageContainer::start(backend, run, &self.options, &dir).await?;
                 Ok(Running::Container(Box::new(container)))
             }
             Run::Endpoint(run) => elsewhere(backend, run).map(Running::Elsewhere),
         }
+    }
+
+    async fn start_process(&self, backend: &Backend, program: Program) -> Result<Running, Error> {
+        let progress = |line: &str| tracing::info!("{line}");
+        let program_path = match program {
+            Program::Versitygw => self.options.tools.path(Tool::VersityGw)?.to_owned(),
+            // These are not what every run needs, and are had when the first scenario asks.
+            Program::FakeGcsServer => {
+                let located = local_cluster::tool::locate_all(&[Tool::FakeGcsServer], progress).await?;
+                located.path(Tool::FakeGcsServer)?.to_owned()
+            }
+            Program::Azurite => npm::obtain(&npm::AZURITE, progress).await?,
+        };
+        let options = ServerOptions {
+            program: program_path,
+            dir: self.options.dir.join(&backend.name),
+            listen: self.options.listen,
+            region: backend.region.clone(),
+            certificate: self.options.certificate.clone(),
+            ledger: self.options.ledger.clone(),
+            ready_within: self.options.ready_within,
+        };
+        Ok(match program {
+            Program::Versitygw => Running::S3(S3Process::start(options).await?),
+            Program::FakeGcsServer => Running::Gcs(Box::new(GcsProcess::start(options).await?)),
+            Program::Azurite => Running::Azure(Box::new(AzureProcess::start(options).await?)),
+        })
     }
 
     /// Ends everything that was started and removes its data.
@@ -176,7 +200,9 @@ impl StorageBackends {
         let mut outcome = Ok(());
         for (_, running) in std::mem::take(&mut *self.running.lock().await) {
             let ended = match running {
-                Running::Process(process) => process.stop(grace).await.map(drop),
+                Running::S3(process) => process.stop(grace).await.map(drop),
+                Running::Gcs(process) => process.stop(grace).await.map(drop),
+                Running::Azure(process) => process.stop(grace).await.map(drop),
                 Running::Container(container) => container.stop().await,
                 Running::Elsewhere(_) => Ok(()),
             };
@@ -208,6 +234,7 @@ fn elsewhere(backend: &Backend, run: &EndpointRun) -> Result<StorageEndpoint, Er
     Ok(StorageEndpoint {
         kind: backend.kind.name().to_owned(),
         url: run.url.clone(),
+        hosts: Vec::new(),
         region: backend.region.clone(),
         access_key,
         secret_key,

@@ -10,7 +10,7 @@ use local_cluster::ledger::ProcessIdentity;
 use local_cluster::{Tool, tool};
 use object_store::{ObjectStoreExt, PutPayload};
 use storage_backends::{
-    Error, S3Process, S3ProcessOptions, S3View, ServerCertificate, StorageBackends, StorageOptions,
+    Error, S3Process, S3View, ServerCertificate, ServerOptions, StorageBackends, StorageOptions,
 };
 
 fn certificate(folder: &Path) -> ServerCertificate {
@@ -30,7 +30,7 @@ async fn a_bucket_is_made_filled_inspected_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let certificate = certificate(folder.path());
     let tools = tool::locate_all(&[Tool::VersityGw], |line| eprintln!("{line}")).await.unwrap();
-    let server = S3Process::start(S3ProcessOptions {
+    let server = S3Process::start(ServerOptions {
         program: tools.path(Tool::VersityGw).unwrap().to_owned(),
         dir: folder.path().join("s3"),
         listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -101,6 +101,7 @@ async fn backends_are_started_once_and_unknown_or_impossible_ones_say_so() {
     match backends.endpoint("s3-container").await {
         Ok(endpoint) => assert!(endpoint.url.starts_with("https://")),
         Err(error @ Error::NoContainers { .. }) => assert!(error.to_string().contains("start Docker"), "{error}"),
+        Err(error @ Error::NoImage { .. }) => assert!(error.to_string().contains("ci/air-gap"), "{error}"),
         Err(error @ Error::Container { .. }) => assert!(error.to_string().contains("minio"), "{error}"),
         Err(error) => panic!("{error}"),
     }
