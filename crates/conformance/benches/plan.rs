@@ -73,7 +73,9 @@ fn generated(files: &[DataFile]) -> anyhow::Result<Vec<DataFile>> {
         files.iter().map(move |file| {
             let stem = file.path.file_stem().unwrap_or_default().to_string_lossy();
             let path = file.path.with_file_name(format!("{stem}-{copy}.feature"));
-            DataFile::new(path, file.text.replace("image \"", &format!("image \"copy-{copy}-")))
+            // A file's stem is one of its tags.
+            let text = file.text.replacen(&format!(" @{stem}"), &format!(" @{stem}-{copy}"), 1);
+            DataFile::new(path, text.replace("image \"", &format!("image \"copy-{copy}-")))
         })
     };
     Ok((0..SCENARIOS.div_ceil(own)).flat_map(one).collect())
