@@ -1,33 +1,33 @@
 //! Brings one pod to what its specification says, again and again, until it is gone from the API.
 //! Level-triggered: every wake-up looks at the whole pod; events only say that it is worth looking.
 
+mod mounting;
+mod publishing;
+mod retry;
+mod starting;
+
 use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Resource,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
-    runtime::events::{Event, EventType},
-};
-use serde_json::{Value, json};
+use kube::runtime::events::EventType;
+use serde_json::Value;
 use tokio::{
     sync::{broadcast, mpsc, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
+use self::retry::Retry;
 use crate::{
-    container::{Container, RestartPolicy, Role, State},
-    container_log::ContainerLog,
-    container_run::{Exit, Plan, Report, Run, RunEvent},
+    container::{Container, RestartPolicy, Role},
+    container_run::{Exit, Report, RunEvent},
     downward::Addresses,
     environment,
-    launch::{self, Parts, Prepared},
     node::{NODE_ADDRESS, Node},
-    orphans, payload,
-    pod_status::{self, Failure, Observed},
-    probe::{ProbeKind, Target, Verdict},
+    orphans,
+    pod_status::Failure,
+    probe::{ProbeKind, Verdict},
     source::SourceName,
     volumes::{self, Places, Volumes},
 };
@@ -35,12 +35,6 @@ use crate::{
 /// What is left to processes when the nodes themselves are told to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 const DEFAULT_GRACE: i64 = 30;
-const FIRST_RETRY: Duration = Duration::from_millis(200);
-const LONGEST_RETRY: Duration = Duration::from_secs(5);
-/// Between two looks at the image map for an image that is not in it.
-const IMAGE_RETRY: Duration = Duration::from_secs(5);
-/// One call to the API server; a server that hangs must not keep a pod from being stopped.
-const CALL_LIMIT: Duration = Duration::from_secs(15);
 
 /// What the API says of a pod.
 #[derive(Debug, Clone)]
@@ -81,24 +75,6 @@ struct Worker {
     call_retry: Retry,
     /// For volumes.
     mount_retry: Retry,
-}
-
-/// When something that failed is tried again; nothing announces that an API server or a claim is fine now.
-#[derive(Debug, Default)]
-struct Retry {
-    at: Option<Instant>,
-    pause: Duration,
-}
-
-impl Retry {
-    fn again(&mut self) {
-        self.pause = if self.pause.is_zero() { FIRST_RETRY } else { (self.pause * 2).min(LONGEST_RETRY) };
-        self.at = Some(Instant::now() + self.pause);
-    }
-
-    fn done(&mut self) {
-        *self = Self::default();
-    }
 }
 
 /// Runs a pod until it is gone or `stop`; returns when all its processes have ended.
@@ -208,24 +184,6 @@ impl Worker {
         self.pod = pod;
     }
 
-    fn notice(&mut self, name: &SourceName) {
-        if self.references.contains(name) {
-            self.notice_all();
-        }
-    }
-
-    fn notice_all(&mut self) {
-        self.volumes_stale = true;
-        self.mount_retry.done();
-        for container in &mut self.containers {
-            let waits_for_objects =
-                matches!(container.state, State::Waiting { reason: "CreateContainerConfigError", .. });
-            if waits_for_objects {
-                container.not_before = None;
-            }
-        }
-    }
-
     fn handle(&mut self, report: Report) {
         let grace = self.grace();
         let Some(container) = self.containers.iter_mut().find(|container| container.name() == report.container) else {
@@ -314,294 +272,6 @@ impl Worker {
         self.has_work().then_some(limit)
     }
 
-    /// Whether the volumes are there; brings stale ones up to date.
-    async fn prepare_volumes(&mut self) -> bool {
-        let must_renew = self.volumes.renew_at().is_some_and(|at| at <= Timestamp::now());
-        if !(self.volumes_stale || must_renew) || self.mount_retry.at.is_some_and(|at| at > Instant::now()) {
-            return self.volumes_ready;
-        }
-        let pod = self.pod.clone();
-        let context = payload::Context {
-            pod: &pod,
-            addresses: &self.addresses,
-            sources: &self.node.shared.sources,
-            client: &self.node.shared.client,
-        };
-        match self.volumes.prepare(&context, &self.places).await {
-            Ok(()) => {
-                self.volumes_ready = true;
-                self.volumes_stale = false;
-                self.mount_retry.done();
-            }
-            Err(error) => {
-                if self.mount_retry.at.is_none() {
-                    self.tell(EventType::Warning, "FailedMount", error.to_string());
-                }
-                self.volumes_stale = true;
-                self.mount_retry.again();
-            }
-        }
-        self.volumes_ready
-    }
-
-    async fn start_containers(&mut self) {
-        let policy = self.policy();
-        for index in 0..self.containers.len() {
-            let container = &self.containers[index];
-            match container.role {
-                Role::Init if container.is_initialised() => continue,
-                Role::Init if container.run.is_some() || container.is_done(policy) => return,
-                Role::Init => return self.start(index).await,
-                Role::Sidecar => {
-                    if container.run.is_none() && !self.is_over() {
-                        self.start(index).await;
-                    }
-                    if !self.containers[index].is_initialised() && !self.is_over() {
-                        return;
-                    }
-                }
-                Role::Main if container.run.is_none() && !container.is_done(policy) => self.start(index).await,
-                Role::Main => {}
-            }
-        }
-        if self.is_over() {
-            let grace = self.grace();
-            self.containers.iter_mut().filter(|container| container.role == Role::Sidecar).for_each(|s| stop(s, grace));
-        }
-    }
-
-    /// All main containers have ended for good.
-    fn is_over(&self) -> bool {
-        let policy = self.policy();
-        self.containers
-            .iter()
-            .filter(|container| container.role == Role::Main)
-            .all(|container| container.is_done(policy))
-    }
-
-    async fn start(&mut self, index: usize) {
-        let now = Instant::now();
-        if self.containers[index].not_before.is_some_and(|at| at > now) {
-            if matches!(self.containers[index].state, State::Terminated(_)) {
-                self.containers[index].wait_in_backoff();
-                let message = format!("Back-off restarting failed container {}", self.containers[index].name());
-                self.tell(EventType::Warning, "BackOff", message);
-            }
-            return;
-        }
-        let Some(prepared) = self.prepare(index).await else { return };
-        match self.node.shared.spawner.spawn(prepared.main()).await {
-            Ok(process) => self.begin(index, process, prepared),
-            Err(error) => {
-                self.containers[index].count_restart();
-                self.containers[index].fail_to_start(&error);
-                let program = prepared.main().command.first().cloned().unwrap_or_default();
-                self.tell(EventType::Warning, "Failed", format!("Error: failed to start {program}: {error}"));
-            }
-        }
-    }
-
-    async fn prepare(&mut self, index: usize) -> Option<Prepared> {
-        let spec = self.containers[index].spec.clone();
-        let image = spec.image.clone().unwrap_or_default();
-        let images = self.node.shared.images_with(&image);
-        let Some(entry) = images.find(&image) else {
-            let message = format!(
-                "image {image:?} is not in the image map {}; add an entry that says which command it stands for",
-                self.node.shared.images_file.display()
-            );
-            let container = &mut self.containers[index];
-            let failed_before =
-                matches!(container.state, State::Waiting { reason: "ErrImagePull" | "ImagePullBackOff", .. });
-            container.wait(if failed_before { "ImagePullBackOff" } else { "ErrImagePull" }, Some(message.clone()));
-            container.not_before = Some(Instant::now() + IMAGE_RETRY);
-            if !failed_before {
-                self.tell(EventType::Warning, "Failed", format!("Failed to pull image: {message}"));
-            }
-            return None;
-        };
-        let folder = self.places.pod.join("containers").join(&spec.name);
-        let parts = Parts {
-            node: &self.node,
-            pod: &self.pod,
-            container: &spec,
-            image: entry,
-            volumes: &self.volumes,
-            places: &self.places,
-            addresses: &self.addresses,
-            listen_address: &self.listen_address,
-            folder: &folder,
-        };
-        match launch::prepare(parts).await {
-            Ok(prepared) => Some(prepared),
-            Err(error) => {
-                let container = &mut self.containers[index];
-                let failed_before =
-                    matches!(container.state, State::Waiting { reason: "CreateContainerConfigError", .. });
-                container.wait("CreateContainerConfigError", Some(error.to_string()));
-                container.not_before = Some(Instant::now() + LONGEST_RETRY);
-                if !failed_before {
-                    self.tell(EventType::Warning, "Failed", format!("Error: {error}"));
-                }
-                None
-            }
-        }
-    }
-
-    fn begin(&mut self, index: usize, process: crate::spawner::Process, prepared: Prepared) {
-        let container = &mut self.containers[index];
-        container.count_restart();
-        let spec = container.spec.clone();
-        let log = match self.open_log(&spec.name, self.containers[index].restarts) {
-            Ok(log) => Arc::new(log),
-            Err(error) => {
-                drop(process);
-                self.containers[index].fail_to_start(&error);
-                return;
-            }
-        };
-        self.node.pods.update(&self.pod, &spec.name, |entry| {
-            entry.previous_log = entry.log.replace(log.clone());
-            entry.prepared = Some(prepared.clone());
-        });
-        let ports = spec
-            .ports
-            .iter()
-            .flatten()
-            .filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)));
-        let shared = &self.node.shared;
-        let termination_file = prepared.termination_file.clone();
-        let target = Target {
-            spawner: shared.spawner.clone(),
-            prepared,
-            address: self.listen_address.clone(),
-            ports: ports.collect(),
-            client: shared.probe_client.clone(),
-        };
-        let container = &mut self.containers[index];
-        let id = container.next_run();
-        let plan = Plan {
-            id,
-            container: spec,
-            target,
-            log,
-            termination_file,
-            pre_stop_limit: self.node.shared.pre_stop_limit,
-            reports: self.reports.clone(),
-        };
-        container.begin(Run::start(process, plan));
-        let message = format!("Container {} started", self.containers[index].name());
-        self.tell(EventType::Normal, "Started", message);
-    }
-
-    /// Opens the log of a new run and removes those before the previous one.
-    fn open_log(&self, container: &str, restart: i32) -> std::io::Result<ContainerLog> {
-        let folder = self.places.pod.join("containers").join(container);
-        let old = restart - 2;
-        let _ = std::fs::remove_file(folder.join(format!("{old}.log")));
-        let _ = std::fs::remove_file(folder.join(format!("{old}.log.1")));
-        ContainerLog::create(folder.join(format!("{restart}.log")))
-    }
-
-    /// Logs written before this process started stay readable.
-    fn find_old_logs(&self) {
-        for container in &self.containers {
-            let folder = self.places.pod.join("containers").join(container.name());
-            let old = |restart: i32| {
-                let path = folder.join(format!("{restart}.log"));
-                path.exists().then(|| Arc::new(ContainerLog::finished(path)))
-            };
-            self.node.pods.update(&self.pod, container.name(), |entry| {
-                entry.log = old(container.restarts);
-                entry.previous_log = old(container.restarts - 1);
-            });
-        }
-    }
-
-    async fn publish(&mut self) {
-        if self.finished_before {
-            return;
-        }
-        let known = self.pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-        let before = self
-            .sent
-            .as_ref()
-            .and_then(|sent| serde_json::from_value(sent["conditions"].clone()).ok())
-            .unwrap_or(known);
-        let status = pod_status::compute(&Observed {
-            pod: &self.pod,
-            containers: &self.containers,
-            addresses: &self.addresses,
-            started_at: self.started_at,
-            volumes_ready: self.volumes_ready,
-            failure: self.failure.as_ref(),
-            terminated: self.terminated,
-            before: &before,
-        });
-        let Ok(mut status) = serde_json::to_value(status) else { return };
-        for condition in status["conditions"].as_array_mut().into_iter().flatten() {
-            // Conditions are merged by type on the server: what is not named stays.
-            for field in ["reason", "message"] {
-                if condition.get(field).is_none() {
-                    condition[field] = Value::Null;
-                }
-            }
-        }
-        if self.sent.as_ref() == Some(&status) {
-            self.call_retry.done();
-            return;
-        }
-        let patch = Patch::Strategic(json!({"metadata": {"uid": self.pod.metadata.uid}, "status": status}));
-        let pods = self.api();
-        let name = self.name().to_owned();
-        let parameters = PatchParams::default();
-        let call = tokio::time::timeout(CALL_LIMIT, pods.patch_status(&name, &parameters, &patch));
-        match call.await {
-            Ok(Ok(_)) => {
-                self.sent = Some(status);
-                self.call_retry.done();
-            }
-            // The pod is gone or has a successor; the watch will tell.
-            Ok(Err(kube::Error::Api(answer))) if answer.is_not_found() || answer.is_conflict() => {
-                self.sent = Some(status);
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(pod = name, %error, "reporting a pod's status failed; trying again");
-                self.call_retry.again();
-            }
-            Err(_) => {
-                tracing::warn!(pod = name, "reporting a pod's status got no answer; trying again");
-                self.call_retry.again();
-            }
-        }
-    }
-
-    /// Reports the end and removes the object; true when it is gone.
-    async fn finish(&mut self) -> bool {
-        self.publish().await;
-        let parameters = DeleteParams {
-            grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions { uid: self.pod.metadata.uid.clone(), resource_version: None }),
-            ..DeleteParams::default()
-        };
-        let pods = self.api();
-        let name = self.name().to_owned();
-        match tokio::time::timeout(CALL_LIMIT, pods.delete(&name, &parameters)).await {
-            Ok(Ok(_)) => true,
-            Ok(Err(kube::Error::Api(answer))) if answer.is_not_found() || answer.is_conflict() => true,
-            Ok(Err(error)) => {
-                tracing::warn!(pod = name, %error, "removing a terminated pod failed; trying again");
-                self.call_retry.again();
-                false
-            }
-            Err(_) => {
-                tracing::warn!(pod = name, "removing a terminated pod got no answer; trying again");
-                self.call_retry.again();
-                false
-            }
-        }
-    }
-
     /// The next moment after `looked_at` at which something is due that no event announces.
     fn next_wake(&self, looked_at: Instant) -> Option<Instant> {
         let is_quiet = self.finished_before
@@ -658,28 +328,6 @@ impl Worker {
 
     fn name(&self) -> &str {
         self.pod.metadata.name.as_deref().unwrap_or_default()
-    }
-
-    fn api(&self) -> Api<Pod> {
-        Api::namespaced(self.node.shared.client.clone(), self.pod.metadata.namespace.as_deref().unwrap_or_default())
-    }
-
-    /// Writes an event for `kubectl describe`; it may be lost.
-    fn tell(&self, type_: EventType, reason: &'static str, note: String) {
-        let recorder = self.node.shared.recorder.clone();
-        let reference = self.pod.object_ref(&());
-        let event = Event {
-            type_,
-            reason: reason.into(),
-            note: Some(note.chars().take(1000).collect()),
-            action: reason.into(),
-            secondary: None,
-        };
-        tokio::spawn(async move {
-            if let Err(error) = recorder.publish(&event, &reference).await {
-                tracing::debug!(%error, "an event was not recorded");
-            }
-        });
     }
 }
 
