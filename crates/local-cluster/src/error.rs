@@ -82,6 +82,18 @@ pub enum Error {
         /// What the system said to the last try.
         last_seen: String,
     },
+    /// Pods cannot listen on a port that they need.
+    #[error(
+        "something listens on port {port} of all addresses of this machine, where pods have to listen on addresses of their own ({source}); \
+         find it with `ss -ltnp 'sport = :{port}'` and end it, or let it listen on 127.0.0.1 only"
+    )]
+    PortOfPods {
+        /// The port.
+        port: u16,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// No way led to a program.
     #[error(
         "{tool} {version} could not be had. Tried:\n{tried}\ninstall Go {go} or newer (https://go.dev/dl), or put the program into a folder named by KUBEBUILDER_ASSETS or into PATH",

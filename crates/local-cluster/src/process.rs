@@ -23,6 +23,8 @@ use crate::{Error, Ledger};
 
 /// Lines of output that are kept in memory for messages; the log file keeps all of them.
 const KEPT_LINES: usize = 200;
+/// Lines that a message shows.
+const SHOWN_LINES: usize = 12;
 /// How long an exit waits for the last lines of output to be read.
 const LAST_LINES_WITHIN: Duration = Duration::from_millis(250);
 /// Environment variable that every child carries, so that a grandchild can be traced to its run.
@@ -93,6 +95,21 @@ impl Exit {
     pub fn port_was_taken(&self) -> bool {
         self.last_lines.iter().any(|line| line.contains("address already in use"))
     }
+
+    /// The line that says most of why it ended, and the lines to be shown with it. A program that panics says why
+    /// before it shows its stack.
+    fn last_words(&self) -> Option<(&str, &[String])> {
+        let dying = |line: &String| line.starts_with("panic: ") || line.starts_with("fatal error: ");
+        let (words, first) = match self.last_lines.iter().rposition(dying) {
+            Some(at) => (at, at.saturating_sub(SHOWN_LINES / 2)),
+            None => (
+                self.last_lines.iter().rposition(|line| !line.trim().is_empty())?,
+                self.last_lines.len().saturating_sub(SHOWN_LINES),
+            ),
+        };
+        let end = self.last_lines.len().min(first + SHOWN_LINES);
+        Some((&self.last_lines[words], &self.last_lines[first..end]))
+    }
 }
 
 impl fmt::Display for Exit {
@@ -105,11 +122,13 @@ impl fmt::Display for Exit {
             },
             (None, None) => write!(out, "{} ended: {}", self.name, self.status)?,
         }
-        if self.last_lines.is_empty() {
-            return write!(out, "; it wrote nothing");
+        match self.last_words() {
+            None => write!(out, "; it wrote nothing"),
+            Some((words, lines)) => {
+                write!(out, ": {}\nits last lines:", words.trim())?;
+                lines.iter().try_for_each(|line| write!(out, "\n  | {line}"))
+            }
         }
-        write!(out, "; its last lines:")?;
-        self.last_lines.iter().rev().take(12).rev().try_for_each(|line| write!(out, "\n  | {line}"))
     }
 }
 
@@ -457,12 +476,26 @@ mod tests {
         let mut options = shell(&folder, "echo cannot open the door; exit 7");
         options.ready = ready("ready", Duration::from_secs(10));
         let error = Child::spawn(options).await.unwrap_err().to_string();
-        assert!(error.starts_with("script ended with status 7; its last lines:\n  | cannot open the door"), "{error}");
+        assert!(
+            error.starts_with(
+                "script ended with status 7: cannot open the door\nits last lines:\n  | cannot open the door"
+            ),
+            "{error}"
+        );
 
         let mut options = shell(&folder, "echo still trying; exec sleep 60");
         options.ready = ready("ready", Duration::from_millis(300));
         let error = Child::spawn(options).await.unwrap_err().to_string();
         assert!(error.contains("waited for a line with \"ready\", last seen: still trying"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told_by_its_words_and_not_by_its_stack() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "echo starting; echo 'panic: no space left on device'; seq 60; exit 2";
+        let exit = Child::spawn(shell(&folder, script)).await.unwrap().wait_exit().await.to_string();
+        assert!(exit.starts_with("script ended with status 2: panic: no space left on device\n"), "{exit}");
+        assert!(exit.contains("  | starting\n  | panic:") && !exit.contains("| 60"), "{exit}");
     }
 
     #[tokio::test]
