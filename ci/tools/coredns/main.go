@@ -8,17 +8,22 @@ import (
 
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/forward"
 	_ "github.com/coredns/coredns/plugin/health"
+	_ "github.com/coredns/coredns/plugin/hosts"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/loadbalance"
 	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/ready"
 	_ "github.com/coredns/coredns/plugin/reload"
+	_ "github.com/coredns/coredns/plugin/rewrite"
 	_ "github.com/coredns/coredns/plugin/template"
 )
 
 func main() {
 	// The order in which plugins see a query; it is CoreDNS's own (plugin.cfg), shortened.
-	dnsserver.Directives = []string{"reload", "ready", "health", "errors", "log", "cache", "loadbalance", "template", "kubernetes"}
+	dnsserver.Directives = []string{
+		"reload", "ready", "health", "errors", "log", "cache", "rewrite", "loadbalance", "template", "hosts", "kubernetes", "forward",
+	}
 	coremain.Run()
 }

@@ -135,6 +135,22 @@ impl Archive {
     }
 }
 
+/// SHA-256 of a file in lower-case hexadecimal.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn sha256_of(path: &Path) -> Result<String, Error> {
+    let mut file = File::open(path).map_err(Error::file("open", path))?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(Error::file("read", path))? {
+            0 => return Ok(hex(&digest.finalize())),
+            count => digest.update(&buffer[..count]),
+        }
+    }
+}
+
 fn configuration(image: &Image, layers: &[Layer]) -> Vec<u8> {
     let mut env = image.env.clone();
     if !env.iter().any(|variable| variable.starts_with("PATH=")) {

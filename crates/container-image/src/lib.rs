@@ -7,8 +7,8 @@ mod error;
 mod layer;
 mod own;
 
-pub use archive::{Archive, ArchivedImage, Image};
+pub use archive::{Archive, ArchivedImage, Image, sha256_of};
 pub use closure::Closure;
 pub use error::Error;
 pub use layer::{Layer, LayerBuilder};
-pub use own::{OWN_COMPONENTS, OWN_PROGRAM, OWN_REGISTRY, own_image};
+pub use own::{OWN_COMPONENTS, OWN_PROGRAM, OWN_REGISTRY, own_image, stripped};

@@ -66,8 +66,8 @@ pub fn own_image(executable: &Path, out: &Path) -> Result<Archive, Error> {
     Archive::write(out, &[layer], &images)
 }
 
-/// A copy without symbols, or the executable itself.
-fn stripped(executable: &Path, work: &Path) -> PathBuf {
+/// A copy of an executable without symbols in a folder, or the executable itself where `strip` is not at hand.
+pub fn stripped(executable: &Path, work: &Path) -> PathBuf {
     let copy = work.join("program");
     let outcome = Command::new("strip")
         .args(["--strip-all".as_ref(), "-o".as_ref(), copy.as_os_str(), executable.as_os_str()])
