@@ -58,8 +58,10 @@ pub fn dispatch(args: &[OsString]) -> Option<ExitCode> {
         return Some(client(args.to_vec()));
     }
     if let Some(words) = reference_for(called, word) {
-        // The program's own name stays in front, for messages; `node-ca-sync` is used up.
+        // The program's own name stays in front, for messages; `node-ca-sync` is used up. The reference reads no
+        // configuration file.
         let rest = args.iter().skip(if words[1] == "node-ca" { 2 } else { 1 });
+        let rest = rest.filter(|word| !word.to_string_lossy().starts_with("--config="));
         let args: Vec<OsString> = args[..1].iter().cloned().chain(words.map(Into::into)).chain(rest.cloned()).collect();
         return Some(start(&args));
     }
