@@ -21,6 +21,7 @@ where
     let faults: Vec<FaultEntry> = data.faults()?.into_iter().map(|fault| fault.entry).collect();
     if options.action == Some(CatalogAction::Check) {
         let systems = data.systems(&catalogue)?;
+        data.backends()?;
         let mut findings = check::check(&catalogue, features.suite(), &faults);
         findings.extend(Vocabulary::<W>::registered().check(&features, features.suite().scenarios()));
         for finding in &findings {

@@ -13,6 +13,8 @@ use harness::{
     system::System,
 };
 
+use storage_backends::Backend;
+
 use crate::{lane::FaultFile, manifest, parser::Features};
 
 static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
@@ -113,6 +115,14 @@ impl Data {
             Ok(system)
         };
         self.files("systems", "yaml")?.iter().map(read).collect()
+    }
+
+    /// The storage products.
+    ///
+    /// # Errors
+    /// As [`Backend::read`].
+    pub fn backends(&self) -> Result<Vec<Backend>, storage_backends::Error> {
+        self.files("backends", "yaml")?.iter().map(Backend::read).collect()
     }
 
     /// The faults.

@@ -1,7 +1,7 @@
 //! Manifests: files of Kubernetes objects that install a system, read and checked before anything is started. Applying
 //! them is left to the target.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use harness::{
     datafile::{DataError, DataFile, Place},
@@ -9,6 +9,7 @@ use harness::{
 };
 use kube::core::{DynamicObject, TypeMeta};
 use serde::Deserialize as _;
+use serde_json::Value;
 
 use crate::data::Data;
 
@@ -31,7 +32,7 @@ pub fn read(data: &Data, manifest: &Path) -> Result<Vec<Document>, DataError> {
     let malformed = |line, message: String| DataError::Malformed { place: file.at(line), message };
     let mut documents = Vec::new();
     for document in serde_yaml::Deserializer::from_str(&file.text) {
-        let value = serde_json::Value::deserialize(document)
+        let value = Value::deserialize(document)
             .map_err(|error| malformed(error.location().map_or(1, |at| at.line()), error.to_string()))?;
         if value.is_null() {
             continue;
@@ -45,6 +46,25 @@ pub fn read(data: &Data, manifest: &Path) -> Result<Vec<Document>, DataError> {
         documents.push(Document { file: manifest.display().to_string(), object, types });
     }
     Ok(documents)
+}
+
+/// The ports on which containers of these objects listen.
+pub fn container_ports(documents: &[Document]) -> BTreeSet<u16> {
+    let mut ports = BTreeSet::new();
+    documents.iter().for_each(|document| collect_ports(&document.object.data, &mut ports));
+    ports
+}
+
+fn collect_ports(value: &Value, ports: &mut BTreeSet<u16>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect_ports(item, ports)),
+        Value::Object(fields) => {
+            let port = fields.get("containerPort").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+            ports.extend(port);
+            fields.values().for_each(|field| collect_ports(field, ports));
+        }
+        _ => {}
+    }
 }
 
 /// Looks at every file that a system names.
@@ -94,6 +114,12 @@ mod tests {
     fn empty_documents_are_none() {
         let text = "---\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\n# nothing\n";
         assert_eq!(read_text(text).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn ports_are_found_wherever_containers_stand() {
+        let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {spec: {containers: [{ports: [{containerPort: 60000}, {containerPort: 5000}]}]}}}\n";
+        assert_eq!(container_ports(&read_text(text).unwrap()), BTreeSet::from([5000, 60000]));
     }
 
     #[rstest]

@@ -53,6 +53,7 @@ impl<W: Wiring> Prepared<W> {
         let catalogue = data.catalogue()?;
         let features = Arc::new(data.features()?);
         let systems = data.systems(&catalogue)?;
+        data.backends()?;
         let system = System::find(&systems, &options.system)?.clone();
         let binaries = Binaries::find(&system, options.bin_dir.as_deref(), features.suite(), &catalogue)?;
         let found = target_name(wiring, options.target.as_deref())?;

@@ -127,6 +127,7 @@ fn an_unknown_name_is_one_clear_error(#[case] args: &[&str], #[case] expected: &
     "name: reference\ntitle: A\nlimtis: {}\n",
     "systems/reference.yaml:3: unknown field `limtis`"
 )]
+#[case::backend("backends/s3.yaml", "name: s3\nkind: s4\n", "backends/s3.yaml:2: ")]
 #[case::requirement(
     "requirements/operator.yaml",
     "subject: operator\nrequirements:\n  - id: OPR-A\n    titel: t\n",
@@ -162,6 +163,23 @@ fn a_manifest_that_is_missing_or_wrong_is_noticed_before_anything_is_started(
         refused(&call(data.path(), args), expected);
     }
     assert!(!data.path().join("conformance-results").exists(), "nothing was begun");
+}
+
+#[test]
+fn a_port_of_pods_that_something_else_took_is_an_error_and_no_fail() {
+    let data = data();
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{containers: [{{name: a, ports: [{{containerPort: {port}}}]}}]}}\n"
+    );
+    write(data.path(), "fixtures/operator.yaml", &manifest);
+    write(data.path(), "systems/reference.yaml", "name: reference\ntitle: A\nmanifests: [fixtures/operator.yaml]\n");
+    let output = call(data.path(), &["run"]);
+    refused(&output, &format!("something listens on port {port} of all addresses of this machine"));
+    let report = call(data.path(), &["report", "latest", "--format", "json"]);
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(report["totals"]["notRun"], 1, "nothing was begun, and the report says so");
 }
 
 /// `head` and its like: the reader is gone before the first word, so that every write meets a closed pipe.

@@ -55,6 +55,9 @@ pub struct ClusterOptions<'a> {
 }
 
 impl Cluster {
+    /// Ports on which the platform parts listen.
+    pub(super) const PORTS: [u16; 2] = [ROUTER_PORT, IMAGE_API_PORT];
+
     /// Starts a control plane, and nodes and platform side by side as soon as it serves administrators.
     pub async fn start(options: ClusterOptions<'_>) -> Result<Self, Failure> {
         let folder = options.folder.to_owned();

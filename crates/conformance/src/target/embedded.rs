@@ -19,13 +19,13 @@ use harness::{
     plan::Capabilities,
     trust::Authority,
 };
-use local_cluster::{Ledger, Tool, Tools};
+use local_cluster::{Ledger, Tool, Tools, port};
 use steps::World;
 use tokio::sync::OnceCell;
 
 use super::{
     cluster::{Cluster, ClusterOptions, GRACE},
-    image_files, make_folder, manifests,
+    image_files, kept_logs, make_folder, manifests,
     pod_logs::PodLogs,
     program,
     seams::{self, OverrideFile, SeamOptions, SeamedBackends, SeamedFiles, Seams, StorageSeam, Texts},
@@ -35,6 +35,7 @@ use super::{
 };
 use crate::{
     lane::{LaneOf, Request, Target},
+    manifest,
     place::Place,
 };
 
@@ -61,6 +62,17 @@ impl Embedded {
 
     fn lanes(&self) -> PathBuf {
         self.request.folder.join("lanes")
+    }
+
+    /// Ports on which pods and platform parts listen: as the documents and the system's manifests have them.
+    fn ports(&self) -> Result<BTreeSet<u16>, Failure> {
+        let mut ports = BTreeSet::from(Cluster::PORTS);
+        ports.insert(names::REGISTRY_PORT);
+        for file in &self.request.system.manifests {
+            let read = manifest::read(&self.request.data, file);
+            ports.extend(manifest::container_ports(&read.tried(format!("reading the manifest {}", file.display()))?));
+        }
+        Ok(ports)
     }
 }
 
@@ -102,6 +114,7 @@ impl Target for Embedded {
 
     fn prepare<'a>(&'a self, progress: &'a dyn Fn(&str)) -> LocalBoxFuture<'a, Result<(), Failure>> {
         async move {
+            port::free_for_pods(self.ports()?).tried("looking for the ports of pods")?;
             let left = local_cluster::ledger::gc().tried("removing what killed runs left")?;
             left.failures.iter().for_each(|failure| progress(failure));
             let ledger = Ledger::open().tried("opening the ledger of processes")?;
@@ -118,8 +131,10 @@ impl Target for Embedded {
         async move {
             let tools =
                 self.tools.get().ok_or_else(|| Failure::error("opening a lane", "the target is not prepared"))?;
-            let lane = SystemLane::open(&self.request, tools, lane, evidence).await?;
-            Ok(Box::new(lane) as LaneOf<Self>)
+            let opened = SystemLane::open(&self.request, tools, lane, evidence.clone()).await;
+            let opened = opened
+                .map_err(|failure| kept_logs::keep(lane, &self.lanes().join(lane.to_string()), &evidence, failure))?;
+            Ok(Box::new(opened) as LaneOf<Self>)
         }
         .boxed_local()
     }

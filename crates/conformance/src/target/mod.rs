@@ -14,6 +14,7 @@ mod admission;
 mod api_certificate;
 mod engine;
 mod image_files;
+mod kept_logs;
 mod kind_cluster;
 mod manifests;
 mod platform_parts;
