@@ -17,9 +17,17 @@ Feature: Mirroring of image registries
 
   @MIR-NODE-CONF @needs-two-nodes
   Scenario: The mirrors reach every node
-    When the administrator mirrors "registry.example.com/team" by tag to "mirror.example.com/team"
+    When the administrator mirrors "registry.example.com/team" by digest to "mirror.example.com/team" with "AllowContactingSource"
     Then every node has the source "registry.example.com/team" and the mirror "mirror.example.com/team"
     And all nodes have equivalent contents
+
+  @MIR-REDIRECT
+  Scenario: A pull from the source is answered by the mirror
+    Given an image "registry.example.com/team/app" in another registry
+    And the mirror "mirror.example.com/team" with the same image
+    When the administrator mirrors "registry.example.com/team" by digest to "mirror.example.com/team" with "AllowContactingSource"
+    Then every node pulls the image "registry.example.com/team/app" by digest from "mirror.example.com"
+    And the source "registry.example.com" was never asked
 
   @MIR-POLICY-NEVER
   Scenario: NeverContactSource keeps a node from the source

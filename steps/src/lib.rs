@@ -3,7 +3,9 @@
 
 mod access;
 mod command;
+mod drain;
 mod image;
+mod kubelet;
 mod made;
 mod metrics;
 mod mirror;

@@ -35,6 +35,8 @@ pub(crate) enum Made {
     Restore { resource: ApiResource, name: String, patch: Value },
     /// Mirrors of these sources on the nodes; written down before their object, so that it goes first.
     Mirrors(Vec<String>),
+    /// Nodes that mirrors drain; written down before the mirrors, so that it is looked at last.
+    Drained,
     /// The operator, which a scenario has stopped and which must run again.
     StoppedOperator,
 }
@@ -111,6 +113,7 @@ impl World {
                 self.on_every_node(&what, |conf| !conf.pairings().iter().any(|pair| sources.contains(&pair.source)))
                     .await
             }
+            Made::Drained => self.recovered().await,
             Made::StoppedOperator => scale_operator(self, 1).await,
         }
     }

@@ -1,6 +1,6 @@
 //! Mirror objects and what nodes make of them.
 
-use api::mirror::{ImageDigestMirrorSet, ImageTagMirrorSet};
+use api::mirror::{ImageContentSourcePolicy, ImageDigestMirrorSet, ImageTagMirrorSet};
 use cucumber::{gherkin::Step as Text, given, then, when};
 use harness::{
     failure::{Failure, Step, Tried},
@@ -54,7 +54,7 @@ impl World {
         api.create(&PostParams::default(), &object).await.tried("creating an ImageDigestMirrorSet").map(drop)
     }
 
-    fn by_digest(&self, name: &str) -> Result<(Reference, String), Failure> {
+    pub(crate) fn by_digest(&self, name: &str) -> Result<(Reference, String), Failure> {
         let Known { image, reference } = self.known(name)?;
         let digest = image.digest().to_owned();
         Ok((Reference { tag: None, digest: Some(digest.clone()), ..reference.clone() }, digest))
@@ -87,11 +87,30 @@ async fn mirrors_by_tag(world: &mut World, source: String, mirror: String) -> St
         "metadata": {"name": name},
         "spec": {"imageTagMirrors": [{"source": &source, "mirrors": [mirror]}]},
     });
+    world.made.push(Made::Drained);
     world.made.push(Made::Mirrors(vec![source]));
     let object: ImageTagMirrorSet = serde_json::from_value(object).tried("writing an ImageTagMirrorSet")?;
     world.will_make::<ImageTagMirrorSet>(None, &name);
     let api: Api<ImageTagMirrorSet> = Api::all(world.env.client.clone());
     api.create(&PostParams::default(), &object).await.tried("creating an ImageTagMirrorSet").map(drop)
+}
+
+#[when(expr = "the administrator mirrors {string} to {string} by an ImageContentSourcePolicy")]
+async fn mirrors_by_policy(world: &mut World, source: String, mirror: String) -> Step {
+    let name = format!("mirrors-{}", world.id);
+    let object = json!({
+        "apiVersion": "operator.openshift.io/v1alpha1",
+        "kind": "ImageContentSourcePolicy",
+        "metadata": {"name": name},
+        "spec": {"repositoryDigestMirrors": [{"source": &source, "mirrors": [&mirror]}]},
+    });
+    world.made.push(Made::Mirrors(vec![source.clone()]));
+    let object: ImageContentSourcePolicy =
+        serde_json::from_value(object).tried("writing an ImageContentSourcePolicy")?;
+    world.will_make::<ImageContentSourcePolicy>(None, &name);
+    let api: Api<ImageContentSourcePolicy> = Api::all(world.env.client.clone());
+    api.create(&PostParams::default(), &object).await.tried("creating an ImageContentSourcePolicy")?;
+    has_source_and_mirror(world, source, mirror).await
 }
 
 #[given(expr = "the mirror {string} that is down")]

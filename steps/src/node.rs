@@ -39,7 +39,7 @@ impl World {
     /// every roll-out of a configuration does.
     pub(crate) async fn on_every_node(&self, what: &str, mut holds: impl FnMut(&RegistriesConf) -> bool) -> Step {
         let nodes: Api<Node> = Api::all(self.env.client.clone());
-        let until = tokio::time::Instant::now() + self.env.limits.settle;
+        let until = tokio::time::Instant::now() + self.env.limits.rollout;
         loop {
             // Versions first, files after: a node that changes in between is then looked at once more.
             let listed = nodes.list(&ListParams::default()).await.tried("listing nodes")?;

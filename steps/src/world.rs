@@ -14,7 +14,7 @@ use harness::{
 };
 use kube::Api;
 
-use crate::made::Made;
+use crate::{drain::Watched, made::Made};
 
 /// An image that a scenario has pushed, or has put into another registry.
 #[derive(Debug, Clone)]
@@ -49,6 +49,8 @@ pub struct World {
     pub(crate) stand_in: Option<StandIn>,
     /// The generation of the Deployment of the registry when it was last looked at.
     pub(crate) generation: Option<i64>,
+    /// The nodes' past, once a step began to watch it.
+    pub(crate) watched: Option<Watched>,
     pub(crate) made: Vec<Made>,
 }
 
@@ -89,6 +91,7 @@ impl World {
             bucket: None,
             stand_in: None,
             generation: None,
+            watched: None,
             made: vec![Made::Folder(folder)],
         })
     }
