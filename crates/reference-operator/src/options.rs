@@ -39,6 +39,10 @@ pub struct Options {
     #[arg(long, env = "POD_NAMESPACE", default_value = "openshift-image-registry", value_name = "NAMESPACE")]
     pub pod_namespace: String,
 
+    /// Where Google Cloud Storage answers; the variable is the one that all of Google's client libraries know.
+    #[arg(long, env = "STORAGE_EMULATOR_HOST", default_value = "https://storage.googleapis.com", value_name = "URL")]
+    pub gcs_endpoint: String,
+
     /// Port on which `/metrics` is served in plain HTTP; no metrics are served without it.
     #[arg(long, env = "METRICS_ADDRESS", value_name = "ADDRESS:PORT")]
     pub metrics_address: Option<std::net::SocketAddr>,

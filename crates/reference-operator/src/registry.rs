@@ -23,7 +23,7 @@ use crate::condition::{Statement, record};
 use crate::context::Context;
 use crate::error::{SyncError, is_code};
 use crate::object::{Drift, Merge, untyped};
-use crate::storage::{self, Backend, Outcome, PodStorage, pvc, s3};
+use crate::storage::{self, Backend, Outcome, PodStorage, gcs, pvc, s3};
 use crate::worker::Next;
 use crate::{bootstrap, certificates, config, deployment, operand, route, status};
 
@@ -131,9 +131,15 @@ async fn apply(context: &Context, config: &Config, pass: &mut Pass) -> Result<()
     let finalizers = finalizers(config);
     let mut spec = complete(context, config)?;
     let mut generated = false;
-    if let Some(s3) = &mut spec.storage.s3 {
+    if spec.storage.s3.is_some() || spec.storage.gcs.is_some() {
         let infrastructure = Infrastructure::find(&context.cache, names::CLUSTER);
-        generated = s3::complete(s3, infrastructure.as_ref().and_then(|found| found.status.as_ref()));
+        let cluster = infrastructure.as_ref().and_then(|found| found.status.as_ref());
+        if let Some(s3) = &mut spec.storage.s3 {
+            generated = s3::complete(s3, cluster);
+        }
+        if let Some(gcs) = &mut spec.storage.gcs {
+            generated = gcs::complete(gcs, cluster);
+        }
         // Names are written down before anything of that name is made, so that a crash in between leaks nothing.
         let state = if generated { StorageManagementState::Managed } else { StorageManagementState::Unmanaged };
         spec.storage = storage::settled(&spec.storage, state);
@@ -163,6 +169,7 @@ async fn ensure_storage(context: &Context, config: &Config, generated: bool) -> 
         Some(Backend::EmptyDir) => Ok(storage::empty_dir::decide(&spec.storage, spec.replicas)),
         Some(Backend::Pvc(claim)) => ensure_claim(context, config, claim).await,
         Some(Backend::S3(stanza)) => Ok(s3::ensure(context, config, stanza, user_secret.as_deref(), generated).await),
+        Some(Backend::Gcs(stanza)) => Ok(gcs::ensure(context, config, stanza, user_secret.as_deref(), generated).await),
         Some(Backend::Azure(azure)) => Ok(storage::azure::decide(&spec.storage, azure, user_secret.as_deref())),
         Some(Backend::Unsupported(name)) => Err(SyncError::Verification {
             message: format!("storage backend {name} is not supported by the reference operator yet"),

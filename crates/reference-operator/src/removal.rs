@@ -14,7 +14,7 @@ use crate::condition::{Statement, Truth};
 use crate::context::Context;
 use crate::error::SyncError;
 use crate::registry::Pass;
-use crate::storage::{STORAGE_EXISTS, s3};
+use crate::storage::{STORAGE_EXISTS, gcs, s3};
 use crate::worker::Next;
 use crate::{config, route};
 
@@ -68,18 +68,26 @@ async fn remove_storage(context: &Context, config: &Config, used: &Storage) -> R
         let message = format!("PVC {name} was deleted with the registry");
         return Ok(vec![Statement::new(STORAGE_EXISTS, Truth::False, "PVC Deleted", message)]);
     }
-    if let Some(stanza) = &used.s3 {
+    let mut spec = config.spec.clone();
+    let said = if let Some(stanza) = &used.s3 {
         s3::delete(context, stanza).await?;
-        let mut spec = config.spec.clone();
         if let Some(wanted) = spec.storage.s3.as_mut().filter(|wanted| wanted.bucket == stanza.bucket) {
             wanted.bucket = String::new();
         }
-        let finalizers = config.metadata.finalizers.clone().unwrap_or_default();
-        config::write_spec(&context.client, config, &spec, &finalizers).await?;
-        let message = "The S3 bucket has been removed.";
-        return Ok(vec![Statement::new(STORAGE_EXISTS, Truth::False, "S3 Bucket Deleted", message)]);
-    }
-    Ok(Vec::new())
+        ("S3 Bucket Deleted", "The S3 bucket has been removed.")
+    } else if let Some(stanza) = &used.gcs {
+        gcs::delete(context, stanza).await?;
+        if let Some(wanted) = spec.storage.gcs.as_mut().filter(|wanted| wanted.bucket == stanza.bucket) {
+            wanted.bucket = String::new();
+        }
+        ("GCS Bucket Deleted", "The GCS bucket has been removed.")
+    } else {
+        return Ok(Vec::new());
+    };
+    // The name was the operator's; another registry gets another bucket.
+    let finalizers = config.metadata.finalizers.clone().unwrap_or_default();
+    config::write_spec(&context.client, config, &spec, &finalizers).await?;
+    Ok(vec![Statement::new(STORAGE_EXISTS, Truth::False, said.0, said.1)])
 }
 
 /// Answers the deletion of the Config: everything is removed, then the finalizer; the next pass makes a fresh Config

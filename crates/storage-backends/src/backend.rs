@@ -106,9 +106,12 @@ pub struct ContainerRun {
     pub published: bool,
     /// The image that `ci/air-gap` builds, used wherever the engine has it.
     pub archive: String,
+    /// Words that name the program to the published image; none where it has one of its own, as archives do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub program: Vec<String>,
     /// Port inside the container.
     pub port: u16,
-    /// Arguments for the image's own program.
+    /// Arguments for the program.
     pub args: Vec<String>,
     /// Paths inside the container that receive the server's certificate and its key; plain HTTP without.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -147,10 +147,12 @@ fn request(
     let named = image.split_once('@').map_or(image, |(named, _)| named);
     let colon = named.rfind(':').filter(|at| !named[*at..].contains('/')).unwrap_or(named.len());
     let tag = image.get(colon + 1..).filter(|tag| !tag.is_empty()).unwrap_or("latest");
+    let program = if image == run.image { run.program.as_slice() } else { &[] };
+    let words = program.iter().chain(&run.args).cloned().collect::<Vec<_>>();
     let label = options.ledger.as_ref().map_or("none", Ledger::run);
     let mut request = GenericImage::new(&image[..colon], tag)
         .with_exposed_port(port)
-        .with_cmd(run.args.clone())
+        .with_cmd(words)
         .with_label(local_cluster::containers::LABEL, label)
         .with_startup_timeout(START_WITHIN)
         .with_host_config_modifier(move |host| {

@@ -13,8 +13,8 @@ use object_store::client::HttpRequestBody;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-const CALL_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const CALL_LIMIT: Duration = Duration::from_secs(20);
 const DELETES_AT_ONCE: usize = 8;
 
 /// Who signs the requests. Neither part is ever logged.
@@ -255,7 +255,7 @@ fn elements(document: &str, name: &str) -> Vec<String> {
 }
 
 /// An error with its causes, which is where TLS and connection failures say what they are.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

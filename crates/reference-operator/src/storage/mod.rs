@@ -4,12 +4,14 @@
 pub mod azure;
 pub mod bucket;
 pub mod empty_dir;
+pub mod gcs;
+pub mod gcs_bucket;
 pub mod pvc;
 pub mod s3;
 
 use std::collections::BTreeMap;
 
-use api::imageregistry::{Azure, Pvc, S3, Storage, StorageManagementState};
+use api::imageregistry::{Azure, Gcs, Pvc, S3, Storage, StorageManagementState};
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
@@ -18,6 +20,11 @@ use crate::error::SyncError;
 
 /// Condition type that says whether the storage is there.
 pub const STORAGE_EXISTS: &str = "StorageExists";
+
+/// Reason of what has no better one.
+const UNKNOWN: &str = "Unknown Error Occurred";
+/// Length of generated names.
+const NAME_LENGTH: usize = 62;
 
 /// The one backend a storage stanza names.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +35,8 @@ pub enum Backend<'a> {
     Pvc(&'a Pvc),
     /// S3 or compatible.
     S3(&'a S3),
+    /// Google Cloud Storage.
+    Gcs(&'a Gcs),
     /// Azure Blob Storage.
     Azure(&'a Azure),
     /// Documented, but not carried out by this operator.
@@ -42,7 +51,7 @@ pub fn backend(storage: &Storage) -> Result<Option<Backend<'_>>, SyncError> {
     let set = [
         ("Azure", storage.azure.as_ref().map(Backend::Azure)),
         ("EmptyDir", storage.empty_dir.as_ref().map(|_| Backend::EmptyDir)),
-        ("GCS", storage.gcs.as_ref().map(|_| Backend::Unsupported("gcs"))),
+        ("GCS", storage.gcs.as_ref().map(Backend::Gcs)),
         ("IBMCOS", storage.ibm_cos.as_ref().map(|_| Backend::Unsupported("ibmcos"))),
         ("OSS", storage.oss.as_ref().map(|_| Backend::Unsupported("oss"))),
         ("PVC", storage.pvc.as_ref().map(Backend::Pvc)),
@@ -149,6 +158,32 @@ pub fn user_key(secret: &Secret, key: &str) -> Result<String, SyncError> {
             message: format!("secret \"{namespace}/{name}\" does not contain required key \"{key}\""),
         }),
     }
+}
+
+/// `<cluster>-image-registry[-<region>]-<letters>`, lower case, 62 characters
+/// (operator source pkg/storage/util/util.go:92-146, main).
+fn generated_name(cluster: &str, region: &str) -> String {
+    let parts: Vec<&str> = [cluster, "image-registry", region].into_iter().filter(|part| !part.is_empty()).collect();
+    let mut name = format!("{}-", parts.join("-")).to_lowercase();
+    name.truncate(NAME_LENGTH);
+    let random = (0..4).flat_map(|_| uuid::Uuid::new_v4().into_bytes());
+    name.extend(random.take(NAME_LENGTH - name.len()).map(|byte| char::from(b'a' + byte % 25)));
+    name
+}
+
+/// The text under `key` of the cluster's own credentials.
+///
+/// # Errors
+/// [`SyncError::Missing`] naming Secret and key (operator source pkg/storage/s3/s3.go:69-102, release-4.2).
+fn minted_key(minted: Option<&Secret>, key: &str, namespace: &str) -> Result<String, SyncError> {
+    let name = api::names::MINTED_STORAGE_SECRET;
+    let missing = |what: &str| SyncError::Missing {
+        message: format!("unable to get cluster minted credentials \"{namespace}/{name}\": {what}"),
+    };
+    let secret = minted.ok_or_else(|| missing(&format!("secret \"{name}\" not found")))?;
+    let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+    let text = bytes.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned()).filter(|text| !text.is_empty());
+    text.ok_or_else(|| missing(&format!("secret \"{name}\" does not contain required key \"{key}\"")))
 }
 
 #[cfg(test)]

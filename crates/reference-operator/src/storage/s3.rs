@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
 use super::bucket::{Address, Bucket, Credentials, Failure};
-use super::{Outcome, PodStorage, STORAGE_EXISTS, from_secret, literal, user_key};
+use super::{Outcome, PodStorage, STORAGE_EXISTS, UNKNOWN, from_secret, generated_name, literal, minted_key, user_key};
 use crate::cache::Cached;
 use crate::certificates;
 use crate::condition::{Statement, Truth};
@@ -19,8 +19,6 @@ use crate::error::SyncError;
 
 const ACCESS_KEY: &str = "REGISTRY_STORAGE_S3_ACCESSKEY";
 const SECRET_KEY: &str = "REGISTRY_STORAGE_S3_SECRETKEY";
-const NAME_LENGTH: usize = 62;
-const UNKNOWN: &str = "Unknown Error Occurred";
 
 /// Fills in what is left open: region and endpoint of the platform if neither is given, and a generated bucket name.
 /// Says whether the name was generated (operator source pkg/storage/s3/s3.go:131-172, main).
@@ -46,17 +44,6 @@ pub fn complete(s3: &mut S3, infrastructure: Option<&InfrastructureStatus>) -> b
     true
 }
 
-/// `<cluster>-image-registry[-<region>]-<letters>`, lower case, 62 characters
-/// (operator source pkg/storage/util/util.go:92-146, main).
-fn generated_name(cluster: &str, region: &str) -> String {
-    let parts: Vec<&str> = [cluster, "image-registry", region].into_iter().filter(|part| !part.is_empty()).collect();
-    let mut name = format!("{}-", parts.join("-")).to_lowercase();
-    name.truncate(NAME_LENGTH);
-    let random = (0..4).flat_map(|_| uuid::Uuid::new_v4().into_bytes());
-    name.extend(random.take(NAME_LENGTH - name.len()).map(|byte| char::from(b'a' + byte % 25)));
-    name
-}
-
 /// The credentials in force: the administrator's Secret whenever it exists, else the cluster's own
 /// (OpenShift 4.6 registry docs, section 3.1.1; operator source pkg/storage/s3/s3.go:199-231, main).
 ///
@@ -69,16 +56,7 @@ pub fn credentials(user: Option<&Secret>, minted: Option<&Secret>, namespace: &s
             secret_key: user_key(secret, SECRET_KEY)?,
         });
     }
-    let name = names::MINTED_STORAGE_SECRET;
-    let missing = |what: &str| SyncError::Missing {
-        message: format!("unable to get cluster minted credentials \"{namespace}/{name}\": {what}"),
-    };
-    let secret = minted.ok_or_else(|| missing(&format!("secret \"{name}\" not found")))?;
-    let value = |key: &str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
-        let text = bytes.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned()).filter(|text| !text.is_empty());
-        text.ok_or_else(|| missing(&format!("secret \"{name}\" does not contain required key \"{key}\"")))
-    };
+    let value = |key: &str| minted_key(minted, key, namespace);
     Ok(Credentials { access_key: value("aws_access_key_id")?, secret_key: value("aws_secret_access_key")? })
 }
 

@@ -93,6 +93,11 @@ impl Lane {
 
     /// Starts an operator.
     pub fn operator(&self) -> Operator {
+        self.operator_with("https://storage.googleapis.com")
+    }
+
+    /// An operator that finds Google Cloud Storage at this URL.
+    pub fn operator_with(&self, gcs_endpoint: &str) -> Operator {
         let stop = CancellationToken::new();
         let options = reference_operator::Options {
             kubeconfig: Some(self.kubeconfig.clone()),
@@ -103,6 +108,7 @@ impl Lane {
             operator_name: "cluster-image-registry-operator".into(),
             watch_namespace: None,
             pod_namespace: names::REGISTRY_NAMESPACE.into(),
+            gcs_endpoint: gcs_endpoint.into(),
             metrics_address: None,
         };
         Operator { task: tokio::spawn(reference_operator::run(options, stop.clone())), stop }
