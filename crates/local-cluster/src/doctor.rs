@@ -1,8 +1,10 @@
 //! What this machine offers: programs, compiler, memory, disk, limits, loopback and namespaces, and clients that scenarios can use besides ours.
 //! Nothing is changed and nothing is downloaded; every finding that is not good says what helps.
 
+mod kind;
+
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde::Serialize;
@@ -74,7 +76,7 @@ pub async fn examine() -> Vec<Finding> {
     findings.extend([disk("disk for runs", &std::env::temp_dir(), RUN_BYTES), memory(), open_files(), loopback()]);
     findings.extend([leftovers(), user_namespaces()]);
     findings.extend(["podman", "skopeo", "kubectl", "oc"].map(client));
-    findings.push(docker());
+    findings.extend(kind::examine(go_is_there, available_memory()).await);
     findings
 }
 
@@ -130,13 +132,15 @@ fn disk(subject: &str, folder: &Path, needed: u64) -> Finding {
     }
 }
 
-fn memory() -> Finding {
+fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = text
-        .lines()
+    text.lines()
         .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .map(|kib| kib << 10);
-    match available {
+        .map(|kib| kib << 10)
+}
+
+fn memory() -> Finding {
+    match available_memory() {
         Some(bytes) if bytes >= LANE_BYTES => {
             Finding::ok("memory", format!("{} available, enough for {} lanes", size(bytes), bytes / LANE_BYTES))
         }
@@ -223,26 +227,6 @@ fn client(name: &str) -> Finding {
             State::Missing,
             "not in PATH; no run needs it",
             format!("install {name} to run the variants that use it as a further client"),
-        ),
-    }
-}
-
-fn docker() -> Finding {
-    let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
-    let socket = match &host {
-        Some(host) => match host.strip_prefix("unix://") {
-            Some(path) => PathBuf::from(path),
-            None => return Finding::ok("container engine", format!("DOCKER_HOST is {host}; not contacted")),
-        },
-        None => PathBuf::from("/var/run/docker.sock"),
-    };
-    match std::os::unix::net::UnixStream::connect(&socket) {
-        Ok(_) => Finding::ok("container engine", socket.display().to_string()),
-        Err(error) => Finding::bad(
-            "container engine",
-            State::Missing,
-            format!("{}: {error}; only container backends and kind targets need it", socket.display()),
-            "start Docker, or set DOCKER_HOST",
         ),
     }
 }
