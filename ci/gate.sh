@@ -11,6 +11,7 @@ export CARGO_TERM_COLOR=never
 # A clone is new every time; what was compiled for the last one is not thrown away.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/ci-target}"
 skipped=()
+passed=0
 
 gate() {
     local name="$1" began=$SECONDS
@@ -18,6 +19,7 @@ gate() {
     echo "== $name: $*"
     "$@"
     echo "== $name: ok in $((SECONDS - began)) s"
+    passed=$((passed + 1))
 }
 
 skip() {
@@ -47,6 +49,54 @@ gate catalog "$CARGO_TARGET_DIR/debug/registry-conformance" catalog check
 # Tests that find a generated file out of date fail; this finds one that a test has rewritten.
 gate generated git diff --exit-code -- fixtures requirements
 
+# kind, where this machine can have a container engine. An engine that runs is used as it is; else one is installed from the
+# distribution, started with a folder of its own, and stopped again with everything in it.
+air_gap="$CARGO_TARGET_DIR/debug/air-gap"
+engine="$cache/ci-engine"
+own_engine=""
+
+stop_engine() {
+    [ -z "$own_engine" ] || "$air_gap" engine stop --purge --folder "$engine" || true
+}
+trap stop_engine EXIT
+
+install() {
+    [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null || return 1
+    local quiet=(env DEBIAN_FRONTEND=noninteractive apt-get -qq)
+    "${quiet[@]}" install -y --no-install-recommends "$@" > /dev/null 2>&1 && return 0
+    "${quiet[@]}" update > /dev/null 2>&1 && "${quiet[@]}" install -y --no-install-recommends "$@" > /dev/null 2>&1
+}
+
+# Says in one sentence why there can be no kind here; nothing when there can.
+why_no_kind() {
+    command -v debootstrap > /dev/null || install debootstrap || { echo "debootstrap is not here and cannot be installed"; return; }
+    if docker info > /dev/null 2>&1; then
+        return
+    fi
+    command -v docker > /dev/null && command -v dockerd > /dev/null || install docker.io iptables ||
+        { echo "there is no Docker, and it cannot be installed"; return; }
+    docker info > /dev/null 2>&1 && return
+    "$air_gap" engine start --folder "$engine" > "$cache/ci-engine.address" 2> "$cache/ci-engine.said" ||
+        { echo "an engine could not be started: $(tr '\n' ' ' < "$cache/ci-engine.said")"; return; }
+}
+
+began=$SECONDS
+reason="$(why_no_kind)"
+if [ -z "$reason" ]; then
+    if ! docker info > /dev/null 2>&1; then
+        DOCKER_HOST="$(cat "$cache/ci-engine.address")"
+        export DOCKER_HOST
+        own_engine=yes
+    fi
+    echo "== engine: $(docker info --format '{{.ServerVersion}}, {{.Driver}}, cgroups {{.CgroupVersion}}') after $((SECONDS - began)) s"
+    gate images "$air_gap" build --out "$cache/ci-images"
+    gate kind "$CARGO_TARGET_DIR/debug/registry-conformance" run --target kind --select @kind-smoke \
+        --images "$cache/ci-images" --out "$CARGO_TARGET_DIR/kind-results"
+else
+    skip kind "$reason"
+fi
+
 for line in "${skipped[@]:-}"; do
     [ -z "$line" ] || echo "skipped $line"
 done
+echo "gates: $passed passed, 0 failed, ${#skipped[@]} skipped"
