@@ -11,7 +11,7 @@ use harness::{
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, ResourceExt, api::ListParams};
 
-use crate::world::World;
+use crate::{made::Made, world::World};
 
 const CONF: &str = "/etc/containers/registries.conf";
 
@@ -39,7 +39,10 @@ impl World {
     /// every roll-out of a configuration does.
     pub(crate) async fn on_every_node(&self, what: &str, mut holds: impl FnMut(&RegistriesConf) -> bool) -> Step {
         let nodes: Api<Node> = Api::all(self.env.client.clone());
-        let until = tokio::time::Instant::now() + self.env.limits.rollout;
+        // Nodes that are drained take their turns, and their pods take their time.
+        let drains = self.made.iter().any(|made| matches!(made, Made::Drained));
+        let limit = if drains { self.env.limits.rollout } else { self.env.limits.settle };
+        let until = tokio::time::Instant::now() + limit;
         loop {
             // Versions first, files after: a node that changes in between is then looked at once more.
             let listed = nodes.list(&ListParams::default()).await.tried("listing nodes")?;

@@ -14,7 +14,7 @@ pub struct Place {
     /// Target kind: load images from the archives in this folder and pull none
     #[arg(long, env = "CONFORMANCE_IMAGES", value_name = "DIR")]
     pub images: Option<PathBuf>,
-    /// Target kind: a file of kind-config/ by its name [default: two-nodes]
+    /// Target kind: a file of kind-config/ by its name [default: default]
     #[arg(long, env = "CONFORMANCE_KIND_CONFIG", value_name = "NAME")]
     pub kind_config: Option<String>,
 }

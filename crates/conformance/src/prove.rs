@@ -42,6 +42,9 @@ pub(crate) async fn command<W: Wiring>(wiring: &W, options: &ProveOptions, stop:
     let evidence = results::open(&options.options.out, &prepared.run)?;
     let progress = Progress::start(std::io::stderr().is_terminal());
     evidence.listen(progress.listener());
+    for text in prepared.binaries.replaced(&prepared.system) {
+        evidence.note(text);
+    }
     let began = Instant::now();
     let show = |line: &str| progress.line(line);
     tokio::select! {

@@ -62,6 +62,31 @@ fn what_is_missing_stops_only_what_needs_it() {
     assert!(text.contains(": 1 scenarios in 1 lanes"), "{text}");
 }
 
+#[test]
+fn without_the_operator_what_it_is_not_needed_for_runs_all_the_same() {
+    let folder = folder(&["machine-config-controller"]);
+    fs::create_dir(folder.path().join("templates")).unwrap();
+    let output = call(folder.path(), &["plan"], "mirror_sets.feature or name~\"An access token logs in\"");
+    let text = text(&output);
+    assert!(text.contains("holds no cluster-image-registry-operator, which is the operator"), "{text}");
+    assert!(text.contains(": 4 scenarios in 1 lanes"), "{text}");
+}
+
+#[test]
+fn a_renderer_without_its_templates_renders_nothing() {
+    let folder = folder(&[OPERATOR, "machine-config-controller"]);
+    let text = text(&call(folder.path(), &["plan"], "mirror_sets.feature"));
+    assert!(text.contains("holds no templates, which the node-renderer of system openshift needs"), "{text}");
+}
+
+#[test]
+fn an_empty_folder_is_refused() {
+    let folder = folder(&[]);
+    let output = call(folder.path(), &["run"], "login.feature");
+    assert!(text(&output).contains("neither does any other of"), "{}", text(&output));
+    assert_eq!(output.status.code(), Some(2));
+}
+
 #[rstest]
 #[case::not_executable("#!/bin/sh\n", 0o644, "it is not executable")]
 #[case::no_program("hello", 0o755, "it is neither an ELF program nor a script")]
@@ -77,6 +102,49 @@ fn what_cannot_run_here_is_refused_before_anything_starts(
     assert!(text(&output).contains(expected), "{}", text(&output));
     assert_eq!(output.status.code(), Some(2));
     assert!(!folder.path().join("results").exists(), "nothing was begun");
+}
+
+/// Says its version as the real one does, then does as the script says.
+fn renderer(folder: &Path, script: &str) {
+    let version = "echo 'I1121 07:00:00.1 1 bootstrap.go:40] Version: v1 (abc)' >&2; test $# = 1 && exit 255";
+    program(folder, "machine-config-controller", &format!("#!/bin/sh\n{version}\n{script}\n"), 0o755);
+    let _ = fs::create_dir(folder.join("templates"));
+}
+
+#[test]
+fn what_the_renderer_renders_comes_onto_every_node() {
+    let folder = folder(&[]);
+    renderer(
+        folder.path(),
+        r#"pool=$(grep -ho 'node-role.kubernetes.io/[a-z]*' "$5/pool.json" | cut -d/ -f2)
+mkdir -p "$7/machine-configs"
+grep -q mirror.example.com/team "$5"/imagetagmirrorset-*.json && table='%5B%5Bregistry%5D%5D%0Aprefix%3D%22%22%0Alocation%3D%22registry.example.com/team%22%0A%5B%5Bregistry.mirror%5D%5D%0Alocation%3D%22mirror.example.com/team%22%0Apull-from-mirror%3D%22tag-only%22%0A'
+cat > "$7/machine-configs/rendered-$pool-$$.yaml" <<END
+metadata: {name: rendered-$pool-$$}
+spec: {config: {storage: {files: [{path: /etc/containers/registries.conf, contents: {source: "data:,$table"}}]}}}
+END"#,
+    );
+    let output = call(folder.path(), &["run"], "name~\"The mirrors reach every node\"");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+}
+
+#[rstest]
+#[case::unknown_flag("echo 'Error: unknown flag: --templates' >&2; exit 1", "unknown flag", "exit status: 1")]
+#[case::hangs("exec sleep 600", "bootstrap --templates", "it did not end within 15 s and was killed")]
+fn a_renderer_that_does_not_work_is_an_error_with_its_last_words(
+    #[case] script: &str,
+    #[case] log: &str,
+    #[case] why: &str,
+) {
+    let folder = folder(&[]);
+    renderer(folder.path(), script);
+    let output = call(folder.path(), &["run"], "name~\"The mirrors reach every node\"");
+    let text = text(&output);
+    for expected in [log, why, "starting the node-renderer as"] {
+        assert!(text.contains(expected), "{text}");
+    }
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(!text.contains("FAIL"), "{text}");
 }
 
 #[rstest]

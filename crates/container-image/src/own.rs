@@ -26,6 +26,9 @@ const NAME_SERVICES: [&str; 3] = ["libnss_files.so.2", "libnss_dns.so.2", "libre
 const AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 
+/// Programs of this machine that documented commands start inside pods, where this machine has them.
+const COMMANDS: [&str; 2] = ["ls", "cat"];
+
 /// Writes the images of an executable of this program into one archive. Each component has two tags: `latest`, and one that
 /// changes with the executable; workloads without a pull policy need the second, because `latest` means "always pull".
 ///
@@ -42,7 +45,13 @@ pub fn own_image(executable: &Path, out: &Path) -> Result<Archive, Error> {
         .map_err(Error::file("make a folder in", folder))?;
     let program = stripped(executable, work.path());
     let mut layer = LayerBuilder::create(&work.path().join("layer.tar"))?;
-    Closure::of(executable)?.with_named(&NAME_SERVICES).lay(&mut layer)?;
+    let commands = commands();
+    let files: Vec<&Path> =
+        std::iter::once(executable).chain(commands.iter().map(|(_, path)| path.as_path())).collect();
+    Closure::within(Path::new("/"), &files)?.with_named(&NAME_SERVICES).lay(&mut layer)?;
+    for (name, path) in &commands {
+        layer.file(&format!("/usr/bin/{name}"), path, 0o755)?;
+    }
     layer.text("/etc/passwd", "root:x:0:0:root:/root:/\nnobody:x:65534:65534:nobody:/:/\n", 0o644)?;
     layer.text("/etc/group", "root:x:0:\nnobody:x:65534:\n", 0o644)?;
     layer.text("/etc/nsswitch.conf", "hosts: files dns\n", 0o644)?;
@@ -64,6 +73,14 @@ pub fn own_image(executable: &Path, out: &Path) -> Result<Archive, Error> {
         })
         .collect();
     Archive::write(out, &[layer], &images)
+}
+
+/// The commands that this machine has, each with its file.
+fn commands() -> Vec<(&'static str, PathBuf)> {
+    let folders: Vec<_> =
+        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
+    let find = |name: &str| folders.iter().map(|folder: &PathBuf| folder.join(name)).find(|path| path.is_file());
+    COMMANDS.into_iter().filter_map(|name| Some((name, find(name)?.canonicalize().ok()?))).collect()
 }
 
 /// A copy of an executable without symbols in a folder, or the executable itself where `strip` is not at hand.

@@ -70,6 +70,8 @@ enum Destination {
 }
 
 struct Table {
+    /// This machine, as whoever comes through the door reaches it.
+    own: IpAddr,
     placed: RwLock<BTreeMap<String, SocketAddr>>,
     router: Option<SocketAddr>,
     services: Store<Service>,
@@ -115,6 +117,7 @@ impl Doorway {
         let slices = reflect(Api::<EndpointSlice>::all(client.clone()), &mut tasks);
         let routes = reflect(Api::<Route>::all(client), &mut tasks);
         let table = Arc::new(Table {
+            own: address.ip(),
             placed: RwLock::default(),
             router,
             services,
@@ -277,7 +280,7 @@ impl Table {
         let (host, port) = asked.rsplit_once(':').ok_or_else(|| format!("'{asked}' has no port"))?;
         let port: u16 = port.parse().map_err(|_| format!("'{asked}' has no port"))?;
         if let Ok(IpAddr::V4(ip)) = host.parse() {
-            return if ip.is_loopback() {
+            return if ip.is_loopback() || IpAddr::V4(ip) == self.own {
                 Ok(Destination::Address(SocketAddr::new(ip.into(), port)))
             } else if self.reach.knows(ip) {
                 Ok(Destination::Pod { ip, port })

@@ -81,7 +81,8 @@ pub trait NodeFiles: Send + Sync {
 
 /// Storage products, started when a scenario first asks for one.
 pub trait Backends: Send + Sync {
-    /// The endpoint of the backend of that name (a file in `backends/`).
+    /// The endpoint of the backend of that name (a file in `backends/`), or of the target's own choice among those of a
+    /// kind: `s3`, `gcs`, `azure`.
     fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<StorageEndpoint, Failure>>;
 }
 

@@ -1,7 +1,7 @@
 //! A storage endpoint: where a backend is, how one authenticates, and a view into it that does not pass through the
 //! registry. However it was started (process, container, vendor), this is the value that comes out.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -50,10 +50,12 @@ pub trait StorageView: Send + Sync {
 pub struct StorageEndpoint {
     /// `s3`, `gcs`, `azure`, `swift` …
     pub kind: String,
-    /// Its address as a URL without path, which the registry is given where its configuration has a place for one.
+    /// The URL as the registry is given it, where its configuration has a place for one.
     pub url: String,
-    /// Documented names, `HOST:PORT`, that must lead to that address where the configuration has none.
+    /// Names, `HOST:PORT`, that clients ask for and that must lead to `address`.
     pub hosts: Vec<String>,
+    /// Where it answers on this machine; nothing for one that is elsewhere.
+    pub address: Option<SocketAddr>,
     pub region: String,
     pub access_key: String,
     pub secret_key: Secret,

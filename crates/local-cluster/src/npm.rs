@@ -2,10 +2,10 @@
 //! Node runs them; without Node and npm they cannot be had, and the reason says so.
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
-use tokio::process::Command;
 
 use crate::{Child, ChildOptions, Error, cache, checksum};
 
@@ -48,7 +48,7 @@ pub fn at_hand(package: &Package) -> Option<PathBuf> {
 /// [`Error::NoPackage`] when Node or npm is missing or fails, with what was seen.
 pub async fn obtain(package: &Package, progress: impl Fn(&str)) -> Result<PathBuf, Error> {
     let impossible = |reason: String| Error::NoPackage { package: package.name, version: package.version, reason };
-    can_be_had().await.map_err(impossible)?;
+    can_be_had().map_err(impossible)?;
     if let Some(script) = at_hand(package) {
         return Ok(script);
     }
@@ -93,17 +93,17 @@ fn entry(package: &Package) -> PathBuf {
 ///
 /// # Errors
 /// What is missing, and what helps.
-pub async fn can_be_had() -> Result<(), String> {
-    let node = version_of("node").await?;
+pub fn can_be_had() -> Result<(), String> {
+    let node = version_of("node")?;
     let major = node.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
     if major.is_none_or(|major| major < NODE_NEEDED) {
         return Err(format!("Node {node} is too old; install Node {NODE_NEEDED} or newer"));
     }
-    version_of("npm").await.map(drop)
+    version_of("npm").map(drop)
 }
 
-async fn version_of(program: &str) -> Result<String, String> {
-    let output = Command::new(program).arg("--version").kill_on_drop(true).output().await;
+fn version_of(program: &str) -> Result<String, String> {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output();
     let output =
         output.map_err(|error| format!("cannot run {program}: {error}; install Node {NODE_NEEDED} or newer"))?;
     if !output.status.success() {

@@ -40,9 +40,8 @@ impl Server {
         let program = tools.path(Tool::FakeGcsServer).expect("it was located");
         let mut child = ChildOptions::new("fake-gcs-server", program, folder.path().join("log"));
         let number = address.port().to_string();
-        child.args = ["-scheme", "http", "-host", "127.0.0.1", "-port", &number, "-backend", "memory"]
-            .map(Into::into)
-            .into();
+        child.args =
+            ["-scheme", "http", "-host", "127.0.0.1", "-port", &number, "-backend", "memory"].map(Into::into).into();
         port.release();
         let child = Child::spawn(child).await.expect("fake-gcs-server starts");
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
@@ -99,9 +98,7 @@ async fn buckets_are_made_used_left_alone_and_deleted() {
     lane.patch(json!({ "managementState": "Managed", "storage": { "gcs": { "bucket": "mine" } } })).await;
     let config = lane.until_says(&["StorageExists Unknown Unknown Error Occurred", "Progressing True Error"]).await;
     assert!(message(&config, "StorageExists").contains("unable to get cluster minted credentials"));
-    let user = |data: Value| {
-        typed(json!({ "metadata": { "name": names::USER_STORAGE_SECRET }, "stringData": data }))
-    };
+    let user = |data: Value| typed(json!({ "metadata": { "name": names::USER_STORAGE_SECRET }, "stringData": data }));
     lane.api::<Secret>().create(&PostParams::default(), &user(json!({ KEY: key }))).await.expect("the Secret");
 
     // A named bucket that is missing is the administrator's to make.

@@ -66,9 +66,8 @@ struct Token {
 impl Remotes {
     /// A client that trusts the system's authorities and the mounted anchors, and follows the proxy variables.
     pub fn new() -> Result<Self, String> {
-        let client = |lax| {
-            crate::trust::client(|builder| builder.connect_timeout(ANSWER).tls_danger_accept_invalid_certs(lax))
-        };
+        let client =
+            |lax| crate::trust::client(|builder| builder.connect_timeout(ANSWER).tls_danger_accept_invalid_certs(lax));
         Ok(Self { strict: client(false)?, lax: client(true)? })
     }
 

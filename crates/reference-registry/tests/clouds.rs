@@ -50,7 +50,7 @@ impl Cloud {
                 (tools.path(Tool::FakeGcsServer).unwrap().to_owned(), None)
             }
             Kind::Azure => {
-                if let Err(why) = npm::can_be_had().await {
+                if let Err(why) = npm::can_be_had() {
                     eprintln!("left out: {why}");
                     return None;
                 }
@@ -94,7 +94,8 @@ impl Cloud {
                 .json(&serde_json::json!({"name": "images"})),
             Kind::Azure => {
                 let url = format!("http://{}/{ACCOUNT}/images?restype=container", self.address);
-                let mut request = object_store::client::HttpRequest::new(object_store::client::HttpRequestBody::empty());
+                let mut request =
+                    object_store::client::HttpRequest::new(object_store::client::HttpRequestBody::empty());
                 *request.method_mut() = Method::PUT;
                 *request.uri_mut() = url.parse().unwrap();
                 request.headers_mut().insert("content-length", 0.into());
@@ -162,14 +163,8 @@ fn content(bytes: usize) -> Vec<u8> {
 async fn uploads_of_many_shapes_arrive_whole_even_when_every_chunk_meets_another_replica(
     #[values(Kind::Google, Kind::Azure)] kind: Kind,
 ) {
-    let shapes: [&[usize]; 6] = [
-        &[0],
-        &[3],
-        &[2 * MIB, 2 * MIB, 3 * MIB],
-        &[7 * MIB, 1],
-        &[13 * MIB],
-        &[5 * MIB + 1, 5 * MIB, 0, 2 * MIB],
-    ];
+    let shapes: [&[usize]; 6] =
+        [&[0], &[3], &[2 * MIB, 2 * MIB, 3 * MIB], &[7 * MIB, 1], &[13 * MIB], &[5 * MIB + 1, 5 * MIB, 0, 2 * MIB]];
     let Some(cloud) = Cloud::start(kind).await else { return };
     for chunks in shapes {
         let repository = format!("{REPOSITORY}-{}", chunks.len());

@@ -47,18 +47,19 @@ impl Account {
         format!("{}:{}", self.name, self.key.reveal())
     }
 
-    /// The account on the server at `url`, an address without path.
+    /// The account on the server at `address`.
     pub(crate) fn endpoint(
         self,
-        url: String,
+        address: SocketAddr,
         region: &str,
         certificate: &ServerCertificate,
         view: AzureView,
     ) -> StorageEndpoint {
         StorageEndpoint {
             kind: "azure".to_owned(),
+            url: format!("https://{}.blob.{}", self.name, REALMS[0]),
             hosts: REALMS.map(|realm| format!("{}.blob.{realm}:443", self.name)).into(),
-            url,
+            address: Some(address),
             region: region.to_owned(),
             access_key: self.name,
             secret_key: self.key,
@@ -111,8 +112,7 @@ impl AzureProcess {
         })
         .await?;
         let view = view(server.address())?;
-        let url = format!("https://{}", server.address());
-        let endpoint = account.endpoint(url, &options.region, &options.certificate, view);
+        let endpoint = account.endpoint(server.address(), &options.region, &options.certificate, view);
         Ok(AzureProcess { server, endpoint })
     }
 

@@ -2,6 +2,7 @@
 //! A missing engine or image is an error value of its own, so that scenarios can be reported as not run with that reason.
 
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::azure::Account;
 use crate::azure_view::AzureView;
 use crate::backend::Kind;
 use crate::gcs::FrontedGcs;
+use crate::hosts::S3_HOST;
 use crate::reach;
 use crate::s3_view::S3View;
 use crate::started::StorageOptions;
@@ -66,8 +68,9 @@ impl StorageContainer {
         let request = request(&image, run, options, &account)?;
         let container = request.start().await.map_err(|error| refused(&image, &error))?;
         let port = container.get_host_port_ipv4(run.port.tcp()).await.map_err(|error| refused(&image, &error))?;
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
         let scheme = if run.tls.is_some() { "https" } else { "http" };
-        let url = format!("{scheme}://127.0.0.1:{port}");
+        let url = format!("{scheme}://{address}");
         let authority = run.tls.as_ref().map(|_| options.certificate.authority.as_str());
         let client = reach::client(&url, authority)?;
         if let Some(path) = &run.health {
@@ -78,22 +81,22 @@ impl StorageContainer {
             Kind::S3 => StorageEndpoint {
                 kind: backend.kind.name().to_owned(),
                 view: Arc::new(S3View::new(&url, &backend.region, &account.name, &account.key, client)),
-                url,
-                hosts: Vec::new(),
+                url: format!("https://{S3_HOST}"),
+                hosts: vec![format!("{S3_HOST}:443")],
+                address: Some(address),
                 region: backend.region.clone(),
                 access_key: account.name,
                 secret_key: account.key,
                 ca: Some(options.certificate.authority.clone()),
             },
             Kind::Gcs => {
-                let opened =
-                    FrontedGcs::open(&url, &backend.region, options.listen, &options.certificate, dir).await?;
+                let opened = FrontedGcs::open(&url, &backend.region, options.listen, &options.certificate, dir).await?;
                 front.insert(opened).endpoint.clone()
             }
             Kind::Azure => {
                 let view = AzureView::new(&url, &account.name, &account.key, client)?;
                 reach::answers(format!("{image} at {url}"), options.ready_within, || view.answers()).await?;
-                account.endpoint(url, &backend.region, &options.certificate, view)
+                account.endpoint(address, &backend.region, &options.certificate, view)
             }
         };
         Ok(StorageContainer { container, endpoint, log: dir.join("container.log"), _front: front })

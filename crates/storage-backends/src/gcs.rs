@@ -47,8 +47,9 @@ impl FrontedGcs {
         let view = GcsView::new(server, PROJECT, reach::client(server, None)?)?;
         let endpoint = StorageEndpoint {
             kind: "gcs".to_owned(),
-            url: format!("https://{}", front.address()),
+            url: format!("https://{STORAGE_HOST}"),
             hosts: [STORAGE_HOST, SESSION_HOST, TOKEN_HOST].map(|host| format!("{host}:443")).into(),
+            address: Some(front.address()),
             region: region.to_owned(),
             access_key: account.email().to_owned(),
             secret_key: account.key_file().clone(),
@@ -87,8 +88,7 @@ impl GcsProcess {
         })
         .await?;
         let url = format!("http://{}", server.address());
-        let front =
-            FrontedGcs::open(&url, &options.region, options.listen, &place.certificate, &place.dir).await?;
+        let front = FrontedGcs::open(&url, &options.region, options.listen, &place.certificate, &place.dir).await?;
         Ok(GcsProcess { server, front })
     }
 

@@ -15,10 +15,10 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use serde_json::json;
 
+use crate::Error;
 use crate::reach::{self, file};
 use crate::service_account::ServiceAccount;
 use crate::started::ServerCertificate;
-use crate::Error;
 use local_cluster::chain;
 
 /// The address of Google's objects.
@@ -161,7 +161,8 @@ impl Desk {
             Ok(()) => {
                 let token = format!("ya29.{}", uuid::Uuid::new_v4().simple());
                 self.tokens.lock().expect("no panic while holding").insert(token.clone());
-                axum::Json(json!({"access_token": token, "token_type": "Bearer", "expires_in": TOKEN_LIFE})).into_response()
+                axum::Json(json!({"access_token": token, "token_type": "Bearer", "expires_in": TOKEN_LIFE}))
+                    .into_response()
             }
             Err(why) => {
                 let answer = json!({"error": "invalid_grant", "error_description": why});

@@ -59,7 +59,13 @@ impl GcsView {
         url
     }
 
-    async fn ask(&self, method: Method, url: Url, body: Option<Value>, good: &[StatusCode]) -> Result<Response, Failure> {
+    async fn ask(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<Value>,
+        good: &[StatusCode],
+    ) -> Result<Response, Failure> {
         let tried = format!("{method} {url}");
         let mut request = self.client.request(method, url);
         if let Some(body) = body {
@@ -125,6 +131,9 @@ impl StorageView for GcsView {
 
     fn remove_bucket<'a>(&'a self, bucket: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
+            if !self.has_bucket(bucket).await? {
+                return Ok(());
+            }
             let gone = [StatusCode::OK, StatusCode::NO_CONTENT, StatusCode::NOT_FOUND];
             for key in self.keys(bucket).await? {
                 self.ask(Method::DELETE, self.place(&[bucket, "o", &key]), None, &gone).await?;

@@ -9,10 +9,10 @@ use std::time::Duration;
 use harness::storage::{Secret, StorageEndpoint};
 use local_cluster::{Child, ChildOptions, Exit};
 
+use crate::Error;
 use crate::reach::{self, file};
 use crate::s3_view::S3View;
 use crate::server::{Place, Server, ServerOptions};
-use crate::Error;
 
 /// A running server. Dropping it kills the process; the data stay until [`S3Process::stop`].
 #[derive(Debug)]
@@ -79,6 +79,7 @@ impl S3Process {
             kind: "s3".to_owned(),
             url,
             hosts: Vec::new(),
+            address: Some(server.address()),
             region: options.region,
             access_key,
             secret_key,

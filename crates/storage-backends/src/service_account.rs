@@ -127,8 +127,7 @@ impl ServiceAccount {
         }
         let credential = value("X-Goog-Credential")?.replace("%2F", "/").replace("%2f", "/").replace("%40", "@");
         let scope = credential.strip_prefix(&format!("{}/", self.email)).ok_or("it is another account's")?;
-        let request =
-            format!("{method}\n{path}\n{}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD", signed.join("&"));
+        let request = format!("{method}\n{path}\n{}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD", signed.join("&"));
         let message = format!("{algorithm}\n{date}\n{scope}\n{}", hex(&Sha256::digest(request.as_bytes())));
         self.check_signature(message.as_bytes(), &unhex(value("X-Goog-Signature")?).ok_or("its signature is no hex")?)?;
         let begun = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", date)

@@ -18,9 +18,7 @@ use tokio::sync::Mutex;
 use crate::reach::{self, file};
 use crate::s3_view::S3View;
 use crate::server::ServerOptions;
-use crate::{
-    AzureProcess, Backend, EndpointRun, Error, GcsProcess, Program, Run, S3Process, StorageContainer,
-};
+use crate::{AzureProcess, Backend, EndpointRun, Error, GcsProcess, Program, Run, S3Process, StorageContainer};
 
 /// Certificate and key (PEM files) of a server, and the authority (PEM text) that its clients must trust.
 #[derive(Clone, Debug)]
@@ -64,6 +62,8 @@ pub struct StorageOptions {
     pub listen: IpAddr,
     /// Certificate for `listen`, 127.0.0.1, `localhost` and [`crate::server_names`].
     pub certificate: ServerCertificate,
+    /// Which of the backends of a kind is meant when only the kind is named.
+    pub preferred: Preferred,
     /// Network of the container engine that containers are put on.
     pub network: Option<String>,
     /// Where children are recorded.
@@ -86,9 +86,29 @@ impl StorageOptions {
             dir: dir.into(),
             listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             certificate,
+            preferred: Preferred::Processes,
             network: None,
             ledger: None,
             ready_within: Duration::from_secs(30),
+        }
+    }
+}
+
+/// One of two ways to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preferred {
+    /// As a child process: `s3` means `s3-local`.
+    Processes,
+    /// As a container: `s3` means `s3-container`.
+    Containers,
+}
+
+impl Preferred {
+    /// The backend that is meant by a kind.
+    pub fn of_kind(self, kind: &str) -> String {
+        match self {
+            Preferred::Processes => format!("{kind}-local"),
+            Preferred::Containers => format!("{kind}-container"),
         }
     }
 }
@@ -134,17 +154,19 @@ impl StorageBackends {
         Ok(StorageBackends { options, backends, running: Mutex::default() })
     }
 
-    /// The endpoint of a backend, which is started if it does not run yet.
+    /// The endpoint of a backend, named or meant by its kind, which is started if it does not run yet.
     ///
     /// # Errors
     /// [`Error::Unknown`] with the known names, [`Error::NoContainers`], and whatever keeps it from starting.
-    pub async fn endpoint(&self, name: &str) -> Result<StorageEndpoint, Error> {
+    pub async fn endpoint(&self, asked: &str) -> Result<StorageEndpoint, Error> {
+        let meant = self.options.preferred.of_kind(asked);
+        let name = if self.backends.contains_key(asked) { asked } else { &meant };
         let mut running = self.running.lock().await;
         if let Some(running) = running.get(name) {
             return Ok(running.endpoint().clone());
         }
         let backend = self.backends.get(name).ok_or_else(|| Error::Unknown {
-            name: name.to_owned(),
+            name: asked.to_owned(),
             known: self.backends.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
         })?;
         let started = self.start(backend).await?;
@@ -235,6 +257,7 @@ fn elsewhere(backend: &Backend, run: &EndpointRun) -> Result<StorageEndpoint, Er
         kind: backend.kind.name().to_owned(),
         url: run.url.clone(),
         hosts: Vec::new(),
+        address: None,
         region: backend.region.clone(),
         access_key,
         secret_key,

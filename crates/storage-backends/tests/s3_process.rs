@@ -9,9 +9,7 @@ use harness::storage::Secret;
 use local_cluster::ledger::ProcessIdentity;
 use local_cluster::{Tool, tool};
 use object_store::{ObjectStoreExt, PutPayload};
-use storage_backends::{
-    Error, S3Process, S3View, ServerCertificate, ServerOptions, StorageBackends, StorageOptions,
-};
+use storage_backends::{Error, S3Process, S3View, ServerCertificate, ServerOptions, StorageBackends, StorageOptions};
 
 fn certificate(folder: &Path) -> ServerCertificate {
     let authority = local_cluster::pki::Authority::create(folder, "ca", "storage test").unwrap();

@@ -31,6 +31,10 @@ const NAME: &str = "registry-conformance";
 pub(super) const TRUST: &str = "/etc/registry-conformance/trust.pem";
 /// Namespaces whose pods are the cluster's own.
 const OWN_NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
+/// Where nodes' containerd looks for mirrors by default; a node agent is told, because not every containerd looks there.
+const CONTAINERD_CERTS: (&str, &str) = ("NODE_CONTAINERD_CERTS_DIR", "/etc/containerd/certs.d");
+/// The variable by which a node agent is known.
+const NODE_ROOT: &str = "NODE_ROOT";
 /// Variables by which a pod says that it looks after proxies itself.
 const PROXIES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"];
 
@@ -170,12 +174,16 @@ impl Giver {
             ..VolumeMount::default()
         });
         let env = container.env.get_or_insert_default();
+        let writes_nodes = env.iter().any(|own| own.name == NODE_ROOT);
         let mut give = |name: &str, value: &str| {
             if !env.iter().any(|own| own.name == name) {
                 env.push(EnvVar { name: name.to_owned(), value: Some(value.to_owned()), ..EnvVar::default() });
             }
         };
         give("SSL_CERT_FILE", TRUST);
+        if writes_nodes {
+            give(CONTAINERD_CERTS.0, CONTAINERD_CERTS.1);
+        }
         if let Some(server) = detour {
             give("KUBERNETES_SERVICE_HOST", &server.ip().to_string());
             give("KUBERNETES_SERVICE_PORT", &server.port().to_string());

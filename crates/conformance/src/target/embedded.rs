@@ -21,6 +21,7 @@ use harness::{
 };
 use local_cluster::{Ledger, Tool, Tools, port};
 use steps::World;
+use storage_backends::Preferred;
 use tokio::sync::OnceCell;
 
 use super::{
@@ -100,9 +101,10 @@ impl Target for Embedded {
     type World = World;
 
     fn capabilities(&self) -> Capabilities {
-        let mut present = BTreeSet::from(["two-nodes".to_owned(), "backend-s3".to_owned()]);
+        let mut present = BTreeSet::from(["two-nodes".to_owned()]);
         let pulls = "nodes of the embedded target pull no images: their pods run programs of this machine";
         let mut absent = BTreeMap::from([("kubelet".to_owned(), pulls.to_owned())]);
+        storage::capabilities(&self.request.data, Preferred::Processes, &mut present, &mut absent);
         for program in ["podman", "skopeo"] {
             match program::usable(program) {
                 Ok(()) => drop(present.insert(program.to_owned())),
@@ -186,8 +188,9 @@ impl SystemLane<Cluster> {
             people.iter().map(|person| User { name: person.name.clone(), token: person.token.clone() }).collect();
         let (administrator, pool) =
             people.split_first().ok_or_else(|| Failure::error("finding users", "the control plane has none"))?;
-        let backends =
-            Arc::new(storage::open(request, tools, &folder, Ipv4Addr::LOCALHOST.into(), &authority, &cluster.ledger)?);
+        let here = Ipv4Addr::LOCALHOST.into();
+        let backends = storage::open(request, tools, &folder, here, &authority, &cluster.ledger, Preferred::Processes)?;
+        let backends = Arc::new(backends);
         let command_kubeconfig = folder.join("command.kubeconfig");
         std::fs::copy(cluster.kubeconfig(), &command_kubeconfig).tried("copying the administrator's kubeconfig")?;
         let behind = doorway.behind();
@@ -210,7 +213,7 @@ impl SystemLane<Cluster> {
                     "image-registry.openshift-image-registry.svc.cluster.local",
                 ],
             )?,
-            storage_serving: seams::serving(&authority, &["127.0.0.1"])?,
+            storage_serving: seams::serving(&authority, &storage::names(here))?,
             trust: trust.clone(),
             registry: Arc::new(move || {
                 let found = behind.loopback(names::REGISTRY_INTERNAL_HOST).map_err(std::io::Error::other);

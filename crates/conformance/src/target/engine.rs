@@ -76,6 +76,17 @@ impl Engine {
         self.run(["network", "create", "--driver", "bridge", "--label", &label, name]).await.map(drop)
     }
 
+    /// Makes a volume of the run's own and says where the engine keeps it.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub(super) async fn make_volume(&self, name: &str, ledger: &Ledger) -> Result<PathBuf, Failure> {
+        let label = format!("{LABEL}={}", ledger.run());
+        self.run(["volume", "create", "--label", &label, name]).await?;
+        let printed = self.run(["volume", "inspect", "--format", "{{.Mountpoint}}", name]).await?;
+        Ok(PathBuf::from(printed.trim()))
+    }
+
     /// The address by which containers on a network reach this machine.
     ///
     /// # Errors
@@ -103,9 +114,10 @@ impl Engine {
         Ok(printed.lines().map(str::to_owned).collect())
     }
 
-    /// Whether an image is there.
-    pub(super) async fn has_image(&self, name: &str) -> bool {
-        self.run(["image", "inspect", "--format", "{{.Id}}", name]).await.is_ok()
+    /// The id of an image, if the engine has it.
+    pub(super) async fn image_id(&self, name: &str) -> Option<String> {
+        let printed = self.run(["image", "inspect", "--format", "{{.Id}}", name]).await.ok()?;
+        Some(printed.trim().to_owned())
     }
 }
 

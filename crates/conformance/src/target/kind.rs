@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use air_gap::Collection;
 use api::names;
 use container_image::{Archive, OWN_REGISTRY};
 use futures::{FutureExt as _, future::LocalBoxFuture};
@@ -23,6 +24,7 @@ use harness::{
 };
 use local_cluster::{Ledger, Tool, Tools};
 use steps::World;
+use storage_backends::Preferred;
 use tokio::{net::TcpListener, sync::OnceCell};
 
 use super::{
@@ -46,7 +48,7 @@ use crate::{
 };
 
 /// The file of `kind-config/` that is used when none is named.
-const CONFIG: &str = "two-nodes";
+const CONFIG: &str = "default";
 
 /// Clusters made by kind.
 pub struct Kind {
@@ -101,43 +103,35 @@ impl Kind {
     ) -> Result<(Option<String>, Vec<String>), Failure> {
         let Some(folder) = &self.request.place.images else { return Ok((None, vec![])) };
         let tried = format!("loading the images of {}", folder.display());
+        let collection = Collection::open(folder).tried(&tried)?;
+        let (_, node_image) = collection.image(air_gap::NODE_IMAGE).tried(&tried)?;
+        let node_image = node_image.names.first().cloned();
         let mut loaded = vec![];
-        let mut node_image = None;
-        for path in archives(folder).tried(&tried)? {
-            let archive = Archive::read(&path).tried(&tried)?;
-            let names: Vec<_> = archive.images.iter().flat_map(|image| image.names.clone()).collect();
-            if let Some(name) = names.iter().find(|name| name.contains("node")) {
-                node_image.get_or_insert_with(|| name.clone());
-            }
-            for name in names {
-                if engine.has_image(&name).await {
-                    continue;
+        for entry in &collection.archives {
+            let mut missing = vec![];
+            for image in &entry.images {
+                for name in &image.names {
+                    if engine.image_id(name).await.as_ref() != Some(&image.id) {
+                        missing.push(name.clone());
+                    }
                 }
-                ledger.record_image(&name).tried(&tried)?;
-                progress(&format!("loading {name} from {}", path.display()));
-                engine.run(["load".as_ref(), "--quiet".as_ref(), "--input".as_ref(), path.as_os_str()]).await?;
-                loaded.push(name);
             }
-        }
-        if node_image.is_none() {
-            let seen = "no archive there holds an image whose name has `node` in it";
-            return Err(Failure::error(tried, seen).next("make the images with ci/air-gap, or leave --images out"));
+            if missing.is_empty() {
+                continue;
+            }
+            for name in &missing {
+                ledger.record_image(name).tried(&tried)?;
+            }
+            progress(&format!("loading {} from {}", missing.join(", "), folder.display()));
+            loaded.extend(missing);
+            let collection = collection.clone();
+            let own = entry.clone();
+            let measured = tokio::task::spawn_blocking(move || collection.measured(&own));
+            let path = measured.await.tried(&tried)?.tried(&tried)?;
+            engine.run(["load".as_ref(), "--quiet".as_ref(), "--input".as_ref(), path.as_os_str()]).await?;
         }
         Ok((node_image, loaded))
     }
-}
-
-/// The archives in a folder, by name.
-fn archives(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut found = vec![];
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "tar") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 impl Drop for Kind {
@@ -160,8 +154,9 @@ impl Target for Kind {
     type World = World;
 
     fn capabilities(&self) -> Capabilities {
-        let mut present = BTreeSet::from(["two-nodes".to_owned(), "backend-s3".to_owned(), "kubelet".to_owned()]);
+        let mut present = BTreeSet::from(["two-nodes".to_owned(), "kubelet".to_owned()]);
         let mut absent = BTreeMap::new();
+        storage::capabilities(&self.request.data, Preferred::Containers, &mut present, &mut absent);
         for program in ["podman", "skopeo"] {
             match program::usable(program) {
                 Ok(()) => drop(present.insert(program.to_owned())),
@@ -238,6 +233,7 @@ impl Ground for KindGround {
                 engine.run(words.chain(nodes)).await?;
             }
             engine.run(["network", "rm", &network]).await?;
+            engine.run(["volume", "rm", &network]).await?;
             tracing::debug!(cluster = cluster.name, "the cluster is gone");
             Ok(())
         }
@@ -262,6 +258,7 @@ impl Opening<'_> {
         let network = format!("registry-conformance-{}-{lane}", &ledger.run()[..8]);
         engine.make_network(&network, ledger).await?;
         let gateway = engine.gateway(&network).await?;
+        let volumes = engine.make_volume(&network, ledger).await?;
         let listener = listen(gateway).await?;
         let proxy = listener.local_addr().tried("binding the doorway")?;
         let authority = Authority::new("registry-conformance test authority").tried("making the test authority")?;
@@ -274,6 +271,7 @@ impl Opening<'_> {
             config,
             node_image: prepared.node_image.as_deref(),
             network: &network,
+            volumes: &volumes,
             proxy,
             own_images: &prepared.own_images,
             folder: &folder,
@@ -329,7 +327,9 @@ impl Opening<'_> {
         let tools = folder.join("bin");
         make_folder(&tools)?;
         link_cli(request, &tools)?;
-        let backends = Arc::new(storage::open(request, &prepared.tools, &folder, gateway, &authority, ledger)?);
+        let containers = Preferred::Containers;
+        let backends = storage::open(request, &prepared.tools, &folder, gateway, &authority, ledger, containers)?;
+        let backends = Arc::new(backends);
         let command_kubeconfig = folder.join("command.kubeconfig");
         std::fs::copy(&cluster.kubeconfig, &command_kubeconfig).tried("copying the administrator's kubeconfig")?;
         let (texts, storage_seam) = (Texts::default(), StorageSeam::default());
@@ -344,7 +344,7 @@ impl Opening<'_> {
             detours: admission.detours(),
             command_kubeconfig: command_kubeconfig.clone(),
             registry_serving: seams::serving(&authority, &[host, &format!("{host}.cluster.local")])?,
-            storage_serving: seams::serving(&authority, &[&gateway.to_string()])?,
+            storage_serving: seams::serving(&authority, &storage::names(gateway))?,
             trust: trust.clone(),
             registry: Arc::new(move || async move { Ok(registry_address) }.boxed()),
             limit: limits.rollout,
@@ -390,19 +390,5 @@ mod tests {
     async fn an_address_of_another_machine_is_one_clear_error() {
         let failure = listen(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))).await.expect_err("not ours");
         assert!(failure.text().contains("192.0.2.1") && failure.next.is_some());
-    }
-
-    #[test]
-    fn archives_are_found_by_their_ending() {
-        let folder = tempfile::tempdir().expect("a folder");
-        for name in ["b.tar", "a.tar", "readme.md"] {
-            std::fs::write(folder.path().join(name), "").expect("written");
-        }
-        let names: Vec<_> = archives(folder.path())
-            .expect("listed")
-            .iter()
-            .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
-            .collect();
-        assert_eq!(names, ["a.tar", "b.tar"]);
     }
 }

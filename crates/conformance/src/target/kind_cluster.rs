@@ -14,10 +14,10 @@ use harness::{
     environment::{NodeFiles, User},
     failure::{Failure, Tried as _},
 };
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use kube::{
     Api, Client, Config, ResourceExt as _,
-    api::{ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use local_cluster::{kubeconfig::Credential, secret_file, user};
@@ -31,6 +31,12 @@ use super::{
 
 /// The label by which kind finds the containers of a cluster again (kind source, pkg/cluster/internal/providers/docker).
 const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
+/// What a cluster is called whose configuration names none.
+const NAME: &str = "registry-conformance";
+/// The namespace of kind's provisioner of volumes.
+const PROVISIONER: &str = "local-path-storage";
+/// Where every node has the folder that they share.
+const VOLUMES: &str = "/var/registry-conformance/volumes";
 /// How many plain users a cluster has.
 const PLAIN_USERS: usize = 32;
 /// Where the node of the control plane has the tokens.
@@ -49,6 +55,8 @@ pub(super) struct KindOptions<'a> {
     pub node_image: Option<&'a str>,
     /// The network of the run.
     pub network: &'a str,
+    /// A folder of the engine that all nodes share, for volumes.
+    pub volumes: &'a Path,
     /// The doorway, for what the nodes themselves fetch.
     pub proxy: SocketAddr,
     /// The images of our components.
@@ -90,14 +98,14 @@ impl KindCluster {
         let tokens = secrets.join("tokens.csv");
         secret_file::write(&tokens, user::token_file(&people).as_bytes()).tried("writing the tokens")?;
         let config = options.folder.join("kind.yaml");
-        let text = rendered(options.config, &tokens)?;
+        let text = rendered(options.config, &tokens, options.volumes)?;
         std::fs::write(&config, text).tried(format!("writing {}", config.display()))?;
         let made = options.folder.join("kind.kubeconfig");
 
         let tried = format!("making the kind cluster {name}");
         let mut command = Command::new(options.kind);
         command
-            .args(["create", "cluster", "--quiet", "--wait", NODES_READY, "--name", &name])
+            .args(["create", "cluster", "--wait", NODES_READY, "--name", &name])
             .arg("--config")
             .arg(&config)
             .arg("--kubeconfig")
@@ -111,9 +119,11 @@ impl KindCluster {
         output(&mut command, &tried).await.map_err(explained)?;
 
         let cluster = Self::opened(name, options.engine.clone(), &made, options.folder, people).await?;
-        let (labelled, loaded) = tokio::join!(cluster.prepare_nodes(), cluster.load(options.kind, options.own_images));
-        labelled?;
-        loaded?;
+        tokio::try_join!(
+            cluster.prepare_nodes(),
+            cluster.share_volumes(),
+            cluster.load(options.kind, options.own_images),
+        )?;
         Ok(cluster)
     }
 
@@ -177,10 +187,27 @@ impl KindCluster {
         Ok(())
     }
 
+    /// Lets kind's provisioner make volumes that pods of all nodes share, as the documents want of a registry's claim. It
+    /// reads its configuration when it starts, so its pod is replaced.
+    async fn share_volumes(&self) -> Result<(), Failure> {
+        let tried = "letting the provisioner make shared volumes";
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), PROVISIONER);
+        let config = json!({"nodePathMap": [], "sharedFileSystemPath": VOLUMES}).to_string();
+        let patch = json!({"data": {"config.json": config}});
+        match maps.patch("local-path-config", &PatchParams::default(), &Patch::Merge(patch)).await {
+            // A node image with another provisioner keeps it.
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+            other => drop(other.tried(tried)?),
+        }
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), PROVISIONER);
+        let all = pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
+        all.map(drop).tried(tried)
+    }
+
     async fn load(&self, kind: &Path, archive: &Archive) -> Result<(), Failure> {
         let tried = format!("loading the images of {OWN_REGISTRY} into the cluster {}", self.name);
         let mut command = Command::new(kind);
-        command.args(["load", "image-archive", "--quiet", "--name", &self.name]).arg(&archive.path);
+        command.args(["load", "image-archive", "--name", &self.name]).arg(&archive.path);
         output(command.env("KIND_EXPERIMENTAL_PROVIDER", "docker"), &tried).await.map(drop).map_err(explained)
     }
 
@@ -203,11 +230,10 @@ impl KindCluster {
     }
 }
 
-/// The name in a kind configuration, as kind itself reads it.
+/// The name in a kind configuration, as kind itself reads it, else ours.
 fn name_of(config: &str) -> Result<String, Failure> {
-    let tried = "reading the kind configuration";
-    let value: Value = serde_yaml::from_str(config).tried(tried)?;
-    value["name"].as_str().map(str::to_owned).ok_or_else(|| Failure::error(tried, "it has no `name`"))
+    let value: Value = serde_yaml::from_str(config).tried("reading the kind configuration")?;
+    Ok(value["name"].as_str().unwrap_or(NAME).to_owned())
 }
 
 /// A cluster of the wanted name that is there belongs to somebody: what our own earlier runs left is gone by now.
@@ -222,16 +248,20 @@ async fn refuse_foreign(engine: &Engine, name: &str) -> Result<(), Failure> {
     )))
 }
 
-/// Adds to a kind configuration what a run brings: the tokens of its people, on the node of the control plane.
-fn rendered(config: &str, tokens: &Path) -> Result<String, Failure> {
-    let tried = "adding the people to the kind configuration";
+/// Adds to a kind configuration what a run brings: the tokens of its people, on the node of the control plane, and a
+/// folder that all nodes share.
+fn rendered(config: &str, tokens: &Path, volumes: &Path) -> Result<String, Failure> {
+    let tried = "adding people and volumes to the kind configuration";
     let mut value: Value = serde_yaml::from_str(config).tried(tried)?;
     let nodes = value["nodes"].as_array_mut().ok_or_else(|| Failure::error(tried, "it has no list `nodes`"))?;
-    let mount = json!({"hostPath": tokens, "containerPath": TOKENS, "readOnly": true});
-    for node in nodes.iter_mut().filter(|node| node["role"] == "control-plane") {
+    for node in nodes.iter_mut() {
+        let mut mounts = vec![json!({"hostPath": volumes, "containerPath": VOLUMES})];
+        if node["role"] == "control-plane" {
+            mounts.push(json!({"hostPath": tokens, "containerPath": TOKENS, "readOnly": true}));
+        }
         match node["extraMounts"].as_array_mut() {
-            Some(mounts) => mounts.push(mount.clone()),
-            None => node["extraMounts"] = json!([mount]),
+            Some(own) => own.extend(mounts),
+            None => node["extraMounts"] = json!(mounts),
         }
     }
     // The argument list is a map in one version of kubeadm's configuration and a list in the next; kind applies the
@@ -304,7 +334,7 @@ impl NodeFiles for NodeContainers {
 /// The variables' value for what pods reach without the doorway: this machine's gateway and everything of the cluster.
 pub(super) fn direct(gateway: std::net::IpAddr) -> String {
     let host = names::REGISTRY_INTERNAL_HOST.split(':').next().unwrap_or_default();
-    format!("127.0.0.1,localhost,{gateway},{host},.svc,.cluster.local,10.0.0.0/8,172.30.0.0/16")
+    format!("127.0.0.1,localhost,{gateway},{host},.svc,.cluster.local,10.0.0.0/8")
 }
 
 /// How long a lane on kind may take to open, from nothing to a system that can be judged.
@@ -318,10 +348,10 @@ mod tests {
 
     #[test]
     fn tokens_come_onto_the_control_plane_only_and_for_either_version_of_kubeadm() {
-        let text = rendered(CONFIG, Path::new("/run/tokens.csv")).expect("a configuration");
+        let text = rendered(CONFIG, Path::new("/run/tokens.csv"), Path::new("/volumes")).expect("a configuration");
         let value: Value = serde_yaml::from_str(&text).expect("YAML");
-        assert_eq!(value["nodes"][0]["extraMounts"][0]["hostPath"], "/run/tokens.csv");
-        assert!(value["nodes"][1]["extraMounts"].is_null());
+        assert_eq!(value["nodes"][0]["extraMounts"][1]["hostPath"], "/run/tokens.csv");
+        assert_eq!(value["nodes"][1]["extraMounts"].as_array().map(Vec::len), Some(1));
         let patches = value["kubeadmConfigPatchesJSON6902"].as_array().expect("patches");
         let versions: Vec<_> = patches.iter().map(|patch| patch["version"].as_str().unwrap_or_default()).collect();
         assert_eq!(versions, ["v1beta3", "v1beta4"]);
@@ -330,8 +360,10 @@ mod tests {
     #[test]
     fn what_the_configuration_brings_itself_stays() {
         let config = CONFIG.replace("{role: control-plane}", "{role: control-plane, extraMounts: [{hostPath: /a}]}");
-        let value: Value = serde_yaml::from_str(&rendered(&config, Path::new("/t")).expect("rendered")).expect("YAML");
-        assert_eq!(value["nodes"][0]["extraMounts"].as_array().map(Vec::len), Some(2));
+        let text = rendered(&config, Path::new("/t"), Path::new("/v")).expect("rendered");
+        let value: Value = serde_yaml::from_str(&text).expect("YAML");
+        assert_eq!(value["nodes"][0]["extraMounts"].as_array().map(Vec::len), Some(3));
         assert_eq!(name_of(&config).expect("a name"), "ours");
+        assert_eq!(name_of("kind: Cluster\n").expect("a name"), NAME);
     }
 }

@@ -334,13 +334,15 @@ impl Backends for SeamedBackends {
     fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<StorageEndpoint, Failure>> {
         async move {
             let endpoint = self.backends.open(name).await?;
-            let authority = endpoint.url.trim_start_matches("https://").trim_end_matches('/');
-            let address: SocketAddr = authority.parse().tried(format!("reading the address of {}", endpoint.url))?;
-            *self.seam.upstream.write().expect("no panic while setting") = Some(address);
+            *self.seam.upstream.write().expect("no panic while setting") = endpoint.address;
             let proxy = *self.seam.proxy.read().expect("no panic while setting");
             // The view stays direct: it is how the judge looks past the registry.
             Ok(match proxy {
-                Some(proxy) => StorageEndpoint { url: format!("https://{proxy}"), ..endpoint },
+                // Names lead to the proxy by its address.
+                Some(proxy) if endpoint.hosts.is_empty() => {
+                    StorageEndpoint { url: format!("https://{proxy}"), address: Some(proxy), ..endpoint }
+                }
+                Some(proxy) => StorageEndpoint { address: Some(proxy), ..endpoint },
                 None => endpoint,
             })
         }
@@ -349,7 +351,7 @@ impl Backends for SeamedBackends {
 }
 
 /// The authority's certificate for the proxies of a lane.
-pub fn serving(authority: &Authority, hosts: &[&str]) -> Result<Arc<ServerConfig>, Failure> {
-    let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
+pub fn serving(authority: &Authority, hosts: &[impl AsRef<str>]) -> Result<Arc<ServerConfig>, Failure> {
+    let hosts: Vec<_> = hosts.iter().map(|host| host.as_ref().to_owned()).collect();
     authority.server_config(&hosts).tried("making a proxy's certificate")
 }

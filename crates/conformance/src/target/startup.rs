@@ -249,7 +249,8 @@ pub async fn reported(client: &Client, object: &Reported) -> Result<(), Failure>
 
 /// Takes a pod's state into account; returns whether anything is new.
 fn note(seen: &mut BTreeMap<String, Seen>, parts: &[Part], pod: &Pod) -> bool {
-    let Some(spec) = &pod.spec else { return false };
+    // A pod that is taken away ends because it was told to.
+    let Some(spec) = pod.spec.as_ref().filter(|_| pod.metadata.deletion_timestamp.is_none()) else { return false };
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
     let mut changed = false;
     for status in statuses {
@@ -400,6 +401,16 @@ mod tests {
     ])]
     fn what_was_up_or_ended_by_chance_can_run(#[case] pods: &[Pod]) {
         assert_eq!(ended(&after(pods)), None);
+    }
+
+    #[test]
+    fn what_is_taken_away_ends_by_somebody_elses_will() {
+        let ends = (1..=3).map(|id| {
+            let mut pod = pod(end(id, 0), json!({}), false);
+            pod.metadata.deletion_timestamp = Some(Time("2026-01-01T00:00:00Z".parse().unwrap()));
+            pod
+        });
+        assert_eq!(after(&ends.collect::<Vec<_>>()), Seen::default());
     }
 
     #[test]

@@ -1,17 +1,54 @@
 //! The storage products of a lane, made ready to be opened: their certificate, where they listen, who answers for them.
 //! Starting one is left to the backends crate, when a scenario asks.
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+};
 
 use harness::{
     failure::{Failure, Tried as _},
     trust::Authority,
 };
 use local_cluster::{Ledger, Tools, secret_file};
-use storage_backends::{ServerCertificate, StorageBackends, StorageOptions};
+use storage_backends::{Backend, Preferred, ServerCertificate, StorageBackends, StorageOptions};
 
 use super::make_folder;
-use crate::lane::Request;
+use crate::{data::Data, lane::Request};
+
+/// The kinds of storage that scenarios ask for by a tag such as `@backend-s3`.
+const KINDS: [&str; 3] = ["s3", "gcs", "azure"];
+
+/// Which kinds of storage can be had here in the preferred way, and why the others cannot.
+pub(super) fn capabilities(
+    data: &Data,
+    preferred: Preferred,
+    present: &mut BTreeSet<String>,
+    absent: &mut BTreeMap<String, String>,
+) {
+    let files = data.files("backends", "yaml").unwrap_or_default();
+    for kind in KINDS {
+        let name = preferred.of_kind(kind);
+        // A file that cannot be read is told before a run starts.
+        let backends = files.iter().filter_map(|file| Backend::read(file).ok());
+        let found = backends.into_iter().find(|backend| backend.name == name);
+        let possible = match found {
+            Some(backend) => storage_backends::possible(&backend),
+            None => Err(format!("there is no file backends/{name}.yaml")),
+        };
+        match possible {
+            Ok(()) => drop(present.insert(format!("backend-{kind}"))),
+            Err(why) => drop(absent.insert(format!("backend-{kind}"), why)),
+        }
+    }
+}
+
+/// The names for certificates of what stands for storage: its own address, and the hosts it is asked for by.
+pub(super) fn names(listen: IpAddr) -> Vec<String> {
+    let own = [listen.to_string(), "127.0.0.1".to_owned(), "localhost".to_owned()];
+    own.into_iter().chain(storage_backends::server_names()).collect()
+}
 
 /// The lane's storage products, on an address of this machine, with a certificate of the test authority.
 ///
@@ -24,11 +61,11 @@ pub(super) fn open(
     listen: IpAddr,
     authority: &Authority,
     ledger: &Ledger,
+    preferred: Preferred,
 ) -> Result<StorageBackends, Failure> {
     let folder = folder.join("storage");
     make_folder(&folder)?;
-    let names = [listen.to_string(), "127.0.0.1".to_owned(), "localhost".to_owned()];
-    let (certificate, key) = authority.serving_pem(&names).tried("making the storage's certificate")?;
+    let (certificate, key) = authority.serving_pem(&names(listen)).tried("making the storage's certificate")?;
     let paths = [folder.join("server.crt"), folder.join("server.key")];
     for (path, text) in paths.iter().zip([certificate, key]) {
         secret_file::write(path, text.as_bytes()).tried("keeping the storage's certificate")?;
@@ -38,6 +75,7 @@ pub(super) fn open(
     let files = request.data.files("backends", "yaml").tried("reading the backends")?;
     let mut options = StorageOptions::new(files, tools.clone(), folder, certificate);
     options.listen = listen;
+    options.preferred = preferred;
     options.ledger = Some(ledger.clone());
     StorageBackends::new(options).tried("reading the backends")
 }

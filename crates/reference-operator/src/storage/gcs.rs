@@ -230,7 +230,8 @@ mod tests {
     #[test]
     fn pods_get_the_key_as_a_file() {
         let pods = pod_storage(&Gcs { bucket: "b".into(), ..Gcs::default() }, "{key}".into());
-        let value = |name: &str| pods.env.iter().find(|entry| entry["name"] == name).map(|entry| entry["value"].clone());
+        let value =
+            |name: &str| pods.env.iter().find(|entry| entry["name"] == name).map(|entry| entry["value"].clone());
         assert_eq!(value("REGISTRY_STORAGE"), Some(json!("gcs")));
         assert_eq!(value("REGISTRY_STORAGE_GCS_BUCKET"), Some(json!("b")));
         assert_eq!(value("REGISTRY_STORAGE_GCS_KEYFILE"), Some(json!("/gcs/keyfile")));

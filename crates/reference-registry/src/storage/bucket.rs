@@ -108,8 +108,7 @@ impl Driver for Bucket {
 
     fn append<'a>(&'a self, path: &'a str, fresh: bool) -> BoxFuture<'a, Result<Box<dyn Writer>>> {
         async move {
-            let writer =
-                if fresh { PartWriter::begin(self, path) } else { PartWriter::resume(self, path).await? };
+            let writer = if fresh { PartWriter::begin(self, path) } else { PartWriter::resume(self, path).await? };
             Ok(Box::new(writer) as Box<dyn Writer>)
         }
         .boxed()

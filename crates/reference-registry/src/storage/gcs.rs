@@ -244,8 +244,7 @@ impl Objects for Gcs {
         async move {
             let what = "copying an object";
             let (source, target) = (from.as_ref(), to.as_ref());
-            let path =
-                ["storage", "v1", "b", &self.bucket, "o", source, "rewriteTo", "b", &self.bucket, "o", target];
+            let path = ["storage", "v1", "b", &self.bucket, "o", source, "rewriteTo", "b", &self.bucket, "o", target];
             let mut token: Option<String> = None;
             loop {
                 let query: Vec<_> = token.iter().map(|token| ("rewriteToken", token.as_str())).collect();
