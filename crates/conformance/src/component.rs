@@ -159,10 +159,11 @@ async fn platform(options: Platform, stop: CancellationToken) -> Result<(), Box<
     let (platform_ready, platform_is_ready) = tokio::sync::oneshot::channel();
     let (image_api_ready, image_api_is_ready) = tokio::sync::oneshot::channel();
     let told = tokio::spawn(async move {
-        if platform_is_ready.await.is_ok() && image_api_is_ready.await.is_ok() {
-            if let Err(error) = output::print("platform ready\n") {
-                tracing::error!(%error, "nobody hears that the platform is ready");
-            }
+        if platform_is_ready.await.is_ok()
+            && image_api_is_ready.await.is_ok()
+            && let Err(error) = output::print("platform ready\n")
+        {
+            tracing::error!(%error, "nobody hears that the platform is ready");
         }
     });
     let mut image_api_options = options.image_api;

@@ -25,7 +25,7 @@ pub const NAMES: [TargetName; 2] = [
 
 /// One of the targets.
 pub enum Chosen {
-    Embedded(Embedded),
+    Embedded(Box<Embedded>),
     Kind(Box<Kind>),
 }
 
@@ -37,13 +37,13 @@ impl Chosen {
     pub fn new(request: Request) -> Result<Self, Failure> {
         match request.target.as_str() {
             "kind" => Kind::new(request).map(Box::new).map(Self::Kind),
-            _ => Embedded::new(request).map(Self::Embedded),
+            _ => Embedded::new(request).map(Box::new).map(Self::Embedded),
         }
     }
 
     fn any(&self) -> &dyn Target<World = World> {
         match self {
-            Self::Embedded(target) => target,
+            Self::Embedded(target) => target.as_ref(),
             Self::Kind(target) => target.as_ref(),
         }
     }

@@ -191,7 +191,7 @@ impl Seams {
                 let upstream = Upstream::https(
                     Address::Resolved(resolve),
                     client_tls(&options.trust)?,
-                    &options.listen.to_string(),
+                    options.listen.to_string(),
                 );
                 (upstream, options.storage_serving.clone())
             }
