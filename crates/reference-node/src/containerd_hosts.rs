@@ -211,6 +211,10 @@ impl HostFile {
             let _ = writeln!(out, "server = {}", quoted(server));
         }
         self.server.keys("", &mut out);
+        if self.mirrors.is_empty() {
+            // containerd 1.7 takes a file without the table for a broken one (containerd issue 10027).
+            out.push_str("\n[host]\n");
+        }
         for mirror in &self.mirrors {
             let _ = writeln!(out, "\n[host.{}]", quoted(mirror.url.as_deref().unwrap_or_default()));
             mirror.keys("  ", &mut out);

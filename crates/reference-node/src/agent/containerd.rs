@@ -14,7 +14,9 @@ const TRUST: &str = "/etc/docker/certs.d";
 const FILE: &str = "hosts.toml";
 
 pub(super) struct Containerd {
-    /// The folder of hosts, as it is seen from here.
+    /// The folder of hosts as the node sees it, for what is told of it.
+    folder: PathBuf,
+    /// The same folder as it is seen from here.
     hosts: PathBuf,
     trust: PathBuf,
     watch: FolderWatch,
@@ -26,7 +28,7 @@ impl Containerd {
     pub(super) fn new(root: &Path, folder: &Path) -> io::Result<Self> {
         let below = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
         let trust = below(Path::new(TRUST));
-        Ok(Containerd { hosts: below(folder), watch: FolderWatch::new(&trust)?, trust })
+        Ok(Containerd { folder: folder.to_owned(), hosts: below(folder), watch: FolderWatch::new(&trust)?, trust })
     }
 
     /// Returns when the node's trust may have changed since [`Containerd::wanted`] looked at it.
@@ -48,13 +50,14 @@ impl Containerd {
         for host in wanted.files.keys().cloned().collect::<Vec<_>>() {
             if let Some(path) = self.foreign(&host)? {
                 wanted.files.remove(&host);
-                wanted.departures.insert(Departure::Foreign { host, path: path.display().to_string() });
+                wanted.departures.insert(Departure::Foreign { host, path: self.on_node(&path).display().to_string() });
             }
         }
         Ok(wanted)
     }
 
-    /// Brings the files to their wanted content, removes the ones made before that are not wanted, and returns what changed.
+    /// Brings the files to their wanted content, removes the ones made before that are not wanted, and returns what changed as
+    /// the node names it.
     ///
     /// # Errors
     /// A file could not be written or removed; the ones before it are as wanted.
@@ -63,7 +66,7 @@ impl Containerd {
         for (host, text) in &wanted.files {
             let path = self.hosts.join(host).join(FILE);
             if node_file::put(&path, text.as_bytes())? {
-                changed.push(path);
+                changed.push(self.on_node(&path));
             }
         }
         for folder in folders(&self.hosts)? {
@@ -72,10 +75,14 @@ impl Containerd {
             if !is_wanted && is_own(&path)? && node_file::remove(&path)? {
                 // A folder in which something else lies stays.
                 let _ = std::fs::remove_dir(&folder);
-                changed.push(path);
+                changed.push(self.on_node(&path));
             }
         }
         Ok(changed)
+    }
+
+    fn on_node(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.hosts).map_or_else(|_| path.to_owned(), |rest| self.folder.join(rest))
     }
 
     fn trust(&self) -> Result<Trust, NodeFileError> {
