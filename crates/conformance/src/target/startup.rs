@@ -249,8 +249,10 @@ pub async fn reported(client: &Client, object: &Reported) -> Result<(), Failure>
 
 /// Takes a pod's state into account; returns whether anything is new.
 fn note(seen: &mut BTreeMap<String, Seen>, parts: &[Part], pod: &Pod) -> bool {
-    // A pod that is taken away ends because it was told to.
-    let Some(spec) = pod.spec.as_ref().filter(|_| pod.metadata.deletion_timestamp.is_none()) else { return false };
+    if pod.metadata.deletion_timestamp.is_some() {
+        return forget(seen, &pod.name_any());
+    }
+    let Some(spec) = &pod.spec else { return false };
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
     let mut changed = false;
     for status in statuses {
@@ -273,6 +275,15 @@ fn note(seen: &mut BTreeMap<String, Seen>, parts: &[Part], pod: &Pod) -> bool {
         let before = entry.clone();
         take(entry, at, status);
         changed |= *entry != before;
+    }
+    changed
+}
+
+/// A pod that is taken away ends because it was told to, and need not become ready any more.
+fn forget(seen: &mut BTreeMap<String, Seen>, pod: &str) -> bool {
+    let mut changed = false;
+    for seen in seen.values_mut().filter(|seen| seen.at.as_ref().is_some_and(|at| at.pod == pod)) {
+        changed |= seen.running_since.take().is_some();
     }
     changed
 }
@@ -410,7 +421,11 @@ mod tests {
             pod.metadata.deletion_timestamp = Some(Time("2026-01-01T00:00:00Z".parse().unwrap()));
             pod
         });
-        assert_eq!(after(&ends.collect::<Vec<_>>()), Seen::default());
+        let mut pods = vec![pod(running(), json!({}), false)];
+        pods.extend(ends);
+        let seen = after(&pods);
+        assert_eq!((seen.ends, ended(&seen)), (0, None));
+        assert_eq!(silent(&seen, "2026-01-01T00:00:21Z".parse().unwrap()), None);
     }
 
     #[test]
