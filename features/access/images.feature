@@ -5,7 +5,7 @@ Feature: Pulling, tagging and pushing images
   Background:
     Given the registry is Managed with emptyDir storage
 
-  @ACC-PULL-TAG-PUSH
+  @ACC-PULL-TAG-PUSH @kind-smoke
   Scenario: An image of another registry is pulled, tagged and pushed
     Given an image "name.io/image" in another registry
     When the image "name.io/image" is pulled

@@ -5,7 +5,7 @@ Feature: Logging in to the registry
   Background:
     Given the registry is Managed with emptyDir storage
 
-  @ACC-LOGIN-TOKEN
+  @ACC-LOGIN-TOKEN @kind-smoke
   Scenario: An access token logs in
     Then logging in as "kubeadmin" with the token of "oc whoami -t" succeeds
     But logging in as "kubeadmin" with a token that was never issued fails

@@ -18,7 +18,7 @@ Feature: Roles of users
     And the user can pull the image "app"
     And the user cannot push an image "mine"
 
-  @ACC-ROLE-EDITOR
+  @ACC-ROLE-EDITOR @kind-smoke
   Scenario: registry-editor lets a user push
     When the administrator runs
       """

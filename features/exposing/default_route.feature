@@ -19,7 +19,7 @@ Feature: Exposing the registry
     Then the command succeeds
     And the route "default-route" is admitted
 
-  @EXP-DEFAULTROUTE-LOGIN
+  @EXP-DEFAULTROUTE-LOGIN @kind-smoke
   Scenario: A user logs in over the default route
     Given the registry is Managed with emptyDir storage
     And the default route is exposed

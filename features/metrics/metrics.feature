@@ -31,7 +31,7 @@ Feature: Metrics of the registry
     When the role is taken from the user again
     Then the user cannot read the metrics
 
-  @MET-BUILD-INFO
+  @MET-BUILD-INFO @kind-smoke
   Scenario: The build is described by a gauge that is always 1
     When a user with the prometheus-scraper role reads the metrics
     Then "imageregistry_build_info" is a gauge with one series of value 1

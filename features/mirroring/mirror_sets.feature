@@ -2,7 +2,7 @@
 Feature: Mirroring of image registries
   OpenShift 4.16 images documentation, sections 9.3 and 9.3.1.
 
-  @MIR-CONF-EXAMPLE
+  @MIR-CONF-EXAMPLE @kind-smoke
   Scenario: The example object pairs every source with its mirrors
     When the administrator creates the documented ImageDigestMirrorSet "ubi9repo"
     Then every node pulls by digest from

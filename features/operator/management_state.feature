@@ -2,7 +2,7 @@
 Feature: The management state of the registry
   OpenShift 4.2 registry documentation, section 2.1; 4.3 to 4.6, section 2.3.
 
-  @OPR-MGMT-MANAGED
+  @OPR-MGMT-MANAGED @kind-smoke
   Scenario: Managed applies a changed configuration
     Given the registry is Managed with emptyDir storage
     When the administrator sets "logLevel" of the registry configuration to "Debug"
@@ -17,7 +17,7 @@ Feature: The management state of the registry
     Then the Deployment of the registry does not change
     And the registry still answers
 
-  @OPR-MGMT-REMOVED-REGISTRY
+  @OPR-MGMT-REMOVED-REGISTRY @kind-smoke
   Scenario: Removed takes the registry away
     Given the registry is Managed with emptyDir storage
     And the default route is exposed

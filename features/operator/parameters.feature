@@ -22,7 +22,7 @@ Feature: Parameters of the registry configuration
     And the registry has rolled out
     Then pulling the image "kept" succeeds
 
-  @OPR-PARAM-REPLICAS @backend-s3
+  @OPR-PARAM-REPLICAS @backend-s3 @kind-smoke
   Scenario: replicas sets the number of registry pods
     Given the registry is Managed with S3 storage
     When the administrator sets "replicas" of the registry configuration to "2"

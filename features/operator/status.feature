@@ -2,7 +2,7 @@
 Feature: What the operator says about the registry
   OpenShift 4.2 registry documentation, sections 2 and 3.3.1; 4.3 to 4.6, sections 2.1, 3.3.4 and 3.4.3.
 
-  @OPR-CLUSTEROPERATOR-STATUS
+  @OPR-CLUSTEROPERATOR-STATUS @kind-smoke
   Scenario: The cluster operator shows a working registry
     Given the registry is Managed with emptyDir storage
     When the administrator runs

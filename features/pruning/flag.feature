@@ -2,7 +2,7 @@
 Feature: What the image pruner prunes
   OpenShift 4.4 and 4.6 registry documentation, section 2.1.
 
-  @PRN-FLAG-MANAGED
+  @PRN-FLAG-MANAGED @kind-smoke
   Scenario: While Managed the pruner also prunes the registry
     Given the registry is Managed with emptyDir storage
     Then the image pruner is started with "--prune-registry=true"

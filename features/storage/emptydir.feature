@@ -2,7 +2,7 @@
 Feature: Registry storage in an empty directory, for clusters that are not in production
   OpenShift 4.3 registry documentation, sections 3.3.5 and 3.4.4; 4.4 and 4.6, sections 3.4.5 and 3.5.4.
 
-  @STO-EMP-PATCH
+  @STO-EMP-PATCH @kind-smoke
   Scenario: The documented patch gives the registry an empty directory
     Given the operator has bootstrapped itself as Removed
     And the administrator has set managementState to "Managed"

@@ -2,7 +2,7 @@
 Feature: Registry storage on a persistent volume
   OpenShift 4.2 registry documentation, sections 3.3.1 and 3.4.1; 4.3 to 4.6, sections 3.3.4 and 3.4.4.
 
-  @STO-PVC-CLAIM-BLANK
+  @STO-PVC-CLAIM-BLANK @kind-smoke
   Scenario: A blank claim makes the operator create image-registry-storage
     Given the operator has bootstrapped itself as Removed
     When the administrator configures a persistent volume and leaves the claim blank

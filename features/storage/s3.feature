@@ -2,7 +2,7 @@
 Feature: Registry storage on S3
   OpenShift 4.2 to 4.6 registry documentation, sections 3.1.1 and 3.1.2.
 
-  @STO-S3-SECRET
+  @STO-S3-SECRET @kind-smoke
   Scenario: The credentials of the documented secret are what the registry writes with
     Given the operator has bootstrapped itself as Removed
     And a bucket on an S3 server

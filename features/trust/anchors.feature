@@ -2,7 +2,7 @@
 Feature: Additional trust of the registry
   OpenShift 4.2 registry documentation, section 2.3.
 
-  @TRU-CA-POD-ANCHORS
+  @TRU-CA-POD-ANCHORS @kind-smoke
   Scenario: The registry pod lists the trust anchors
     Given the registry is Managed with emptyDir storage
     And the administrator trusts an authority for the external registry "registry.example.com"
