@@ -82,7 +82,7 @@ impl Cloud {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), up).await.expect("the server answers within 30 s");
+        tokio::time::timeout(Duration::from_secs(120), up).await.expect("the server answers within 120 s");
         Some(cloud)
     }
 
