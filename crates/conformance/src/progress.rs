@@ -1,7 +1,7 @@
 //! What a person sees while a run goes on: a live line per lane on a terminal, else one line per finished scenario.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -28,6 +28,8 @@ struct Lines {
     /// Silent: the caller prints by itself.
     quiet: bool,
     names: BTreeMap<String, String>,
+    /// Lanes that could not be started; those that were started again later are none of them.
+    failed_lanes: BTreeSet<usize>,
     planned: usize,
     done: usize,
 }
@@ -44,7 +46,15 @@ impl Progress {
     }
 
     fn with(live: Option<MultiProgress>, quiet: bool) -> Self {
-        let lines = Lines { live, bars: BTreeMap::new(), quiet, names: BTreeMap::new(), planned: 0, done: 0 };
+        let lines = Lines {
+            live,
+            bars: BTreeMap::new(),
+            quiet,
+            names: BTreeMap::new(),
+            failed_lanes: BTreeSet::new(),
+            planned: 0,
+            done: 0,
+        };
         Self { inner: Arc::new(Mutex::new(lines)) }
     }
 
@@ -92,10 +102,12 @@ impl Lines {
             }
             (What::LaneOpening, Some(lane)) => self.live_line(lane, "starting a control plane and the system"),
             (What::LaneReady { seconds }, Some(lane)) => {
+                self.failed_lanes.remove(&lane);
                 self.live_line(lane, "ready");
                 self.line(&format!("lane {lane}: ready after {seconds:.1} s"));
             }
             (What::LaneFailed { failure }, Some(lane)) => {
+                self.failed_lanes.insert(lane);
                 self.line(&format!("lane {lane}: could not be started\n{}", indented(&failure.text())));
             }
             (What::ScenarioStarted, Some(lane)) => self.live_line(lane, &name),
@@ -108,7 +120,9 @@ impl Lines {
                 let lane = event.lane.map_or(String::new(), |lane| format!("lane {lane}  "));
                 let fault = event.fault.as_ref().map_or(String::new(), |fault| format!("  under {fault}"));
                 self.line(&format!("{done:>3}/{planned} {lane}{:<7} {seconds:>6.1} s  {name}{fault}", verdict.word()));
-                if let (Verdict::Fail | Verdict::Error, Some(reason)) = (verdict, reason) {
+                // What kept a whole lane from being judged was told once.
+                let told = event.lane.is_some_and(|lane| self.failed_lanes.contains(&lane));
+                if let (Verdict::Fail | Verdict::Error, Some(reason), false) = (verdict, reason, told) {
                     self.line(&indented(reason));
                 }
             }

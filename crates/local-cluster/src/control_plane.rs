@@ -59,16 +59,14 @@ impl ControlPlaneOptions {
 /// A running control plane.
 #[derive(Debug)]
 pub struct ControlPlane {
-    dir: PathBuf,
-    logs: PathBuf,
+    options: ControlPlaneOptions,
+    layout: Layout,
     kubeconfig: PathBuf,
     api_url: String,
     users: Vec<User>,
     cluster_ca: Authority,
     front_proxy_ca: PathBuf,
     kubelet_client_ca: PathBuf,
-    network: PodNetwork,
-    grace: Duration,
     started: Instant,
     /// By when [`ControlPlane::ready`] must be done.
     deadline: Instant,
@@ -88,7 +86,7 @@ impl ControlPlane {
     /// [`Error::Exited`] with the last log lines when a program ends, [`Error::NotReady`] with what was seen last when time is up,
     /// and the errors of making files. Nothing is left running in any of these cases.
     pub async fn start(options: ControlPlaneOptions) -> Result<ControlPlane, Error> {
-        let control_plane = ControlPlane::serve(options).await?;
+        let mut control_plane = ControlPlane::serve(options).await?;
         control_plane.ready().await?;
         Ok(control_plane)
     }
@@ -139,16 +137,14 @@ impl ControlPlane {
         children.push(parts.spawn(Tool::KubeControllerManager, flags::kube_controller_manager(layout)).await?);
         children.push(parts.spawn(Tool::KubeScheduler, flags::kube_scheduler(layout)).await?);
         Ok(ControlPlane {
-            dir: options.dir.clone(),
-            logs: layout.logs.clone(),
             kubeconfig: material.kubeconfig,
             api_url,
             users,
             cluster_ca: material.cluster_ca,
-            front_proxy_ca: material.layout.front_proxy_ca,
+            front_proxy_ca: material.layout.front_proxy_ca.clone(),
             kubelet_client_ca: material.kubelet_client_ca,
-            network: options.network.clone(),
-            grace: options.grace,
+            options: options.clone(),
+            layout: material.layout,
             started,
             deadline,
             observer,
@@ -162,7 +158,29 @@ impl ControlPlane {
     ///
     /// # Errors
     /// [`Error::Exited`] and [`Error::NotReady`], as [`ControlPlane::start`].
-    pub async fn ready(&self) -> Result<(), Error> {
+    pub async fn ready(&mut self) -> Result<(), Error> {
+        loop {
+            match self.published().await {
+                Err(Error::Exited { exit, .. }) if gave_up_waiting(&exit) && Instant::now() < self.deadline => {
+                    tracing::warn!(child = %exit.name, "it did not want to wait longer for kube-apiserver; starting it again");
+                    self.start_manager_again().await?;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn start_manager_again(&mut self) -> Result<(), Error> {
+        let parts = Parts { options: &self.options, layout: &self.layout };
+        let again = parts.spawn(Tool::KubeControllerManager, flags::kube_controller_manager(&self.layout)).await?;
+        match self.children.iter_mut().find(|child| child.name() == again.name()) {
+            Some(place) => *place = again,
+            None => self.children.push(again),
+        }
+        Ok(())
+    }
+
+    async fn published(&self) -> Result<(), Error> {
         let last_seen = LastSeen::default();
         let published = async {
             self.observer.exists("/api/v1/namespaces/default/serviceaccounts", "default", &last_seen).await;
@@ -170,7 +188,8 @@ impl ControlPlane {
             self.observer.ready(&[], &last_seen).await;
         };
         let awaited = "the service account and the root certificate of namespace default, and /readyz to be ok";
-        let published = readiness::before(self.deadline, self.started, &self.logs, awaited, &last_seen, published);
+        let published =
+            readiness::before(self.deadline, self.started, &self.layout.logs, awaited, &last_seen, published);
         unless_exited(&self.children, published).await??;
         tracing::debug!(elapsed = ?self.started.elapsed(), "the control plane is ready");
         Ok(())
@@ -235,17 +254,17 @@ impl ControlPlane {
 
     /// The leased pod network.
     pub fn network(&self) -> &PodNetwork {
-        &self.network
+        &self.options.network
     }
 
     /// Folder with everything of this control plane.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.options.dir
     }
 
     /// Folder with a log per program and `audit.log`.
     pub fn logs_dir(&self) -> &Path {
-        &self.logs
+        &self.layout.logs
     }
 
     /// The programs, in order of start.
@@ -267,10 +286,10 @@ impl ControlPlane {
     pub async fn stop(mut self) -> Vec<Exit> {
         let mut exits = Vec::new();
         while let Some(child) = self.children.pop() {
-            exits.push(child.stop(self.grace).await);
+            exits.push(child.stop(self.options.grace).await);
         }
         for folder in ["etcd", "pki"] {
-            remove(&self.dir.join(folder));
+            remove(&self.options.dir.join(folder));
         }
         exits
     }
@@ -282,6 +301,13 @@ fn remove(folder: &Path) {
     {
         tracing::warn!(folder = %folder.display(), %error, "cannot remove");
     }
+}
+
+/// kube-controller-manager waits ten seconds for kube-apiserver to be healthy and ends then, which a busy machine
+/// passes (Kubernetes cmd/kube-controller-manager/app/controllermanager.go, `WaitForAPIServer`).
+fn gave_up_waiting(exit: &Exit) -> bool {
+    exit.name == Tool::KubeControllerManager.name()
+        && exit.last_lines.iter().any(|line| line.contains("failed to wait for apiserver being healthy"))
 }
 
 async fn first_exit(children: &[Child]) -> Exit {

@@ -10,12 +10,14 @@ use std::process::{Command, Stdio};
 use serde::Serialize;
 
 use crate::download::Download;
-use crate::{Tool, cache, go_build, ledger, tool};
+use crate::{Error, Tool, cache, go_build, ledger, tool};
 
 /// Disk that the programs, their sources and their build cache need when everything has to be built.
 const BUILD_BYTES: u64 = 6 << 30;
 /// Disk that a run needs when the programs are there.
 const RUN_BYTES: u64 = 1 << 30;
+/// Disk of one lane: etcd sets 64 MB aside for each of two logs, and keys, logs and pods need as much again.
+const LANE_DISK_BYTES: u64 = 256 << 20;
 /// Memory of one lane: the four programs, two nodes and the system under test.
 const LANE_BYTES: u64 = 800 << 20;
 /// Open files that a run with two lanes stays below.
@@ -109,12 +111,30 @@ fn downloads(tool: Tool) -> String {
     Download::of(tool).map_or(String::new(), |download| format!("downloads {tool} {} or ", download.version))
 }
 
-fn disk(subject: &str, folder: &Path, needed: u64) -> Finding {
+/// Looks whether the control planes of a run have room below a folder.
+///
+/// # Errors
+/// [`Error::NoRoom`] when they do not.
+pub fn room_for_lanes(folder: &Path, lanes: u64) -> Result<(), Error> {
+    // What cannot be asked is left to whoever writes.
+    let Ok(free) = free_bytes(folder) else { return Ok(()) };
+    let needed = lanes.saturating_mul(LANE_DISK_BYTES);
+    if free >= needed {
+        return Ok(());
+    }
+    Err(Error::NoRoom { folder: folder.to_owned(), free: size(free), needed: size(needed) })
+}
+
+fn free_bytes(folder: &Path) -> Result<u64, nix::errno::Errno> {
     // The folder itself may not exist yet; then the file system of its nearest parent counts.
     let existing = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    match nix::sys::statvfs::statvfs(existing) {
-        Ok(status) => {
-            let free = status.blocks_available().saturating_mul(status.fragment_size());
+    let status = nix::sys::statvfs::statvfs(existing)?;
+    Ok(status.blocks_available().saturating_mul(status.fragment_size()))
+}
+
+fn disk(subject: &str, folder: &Path, needed: u64) -> Finding {
+    match free_bytes(folder) {
+        Ok(free) => {
             let detail = format!("{} free in {}", size(free), folder.display());
             if free >= needed {
                 Finding::ok(subject, detail)
@@ -127,7 +147,7 @@ fn disk(subject: &str, folder: &Path, needed: u64) -> Finding {
             }
         }
         Err(errno) => {
-            Finding::bad(subject, State::Warning, format!("{}: {errno}", existing.display()), "check the folder")
+            Finding::bad(subject, State::Warning, format!("{}: {errno}", folder.display()), "check the folder")
         }
     }
 }

@@ -82,6 +82,16 @@ pub enum Error {
         /// What the system said to the last try.
         last_seen: String,
     },
+    /// The control planes of a run would fill the disk.
+    #[error("{free} are free for {folder}, and its control planes need {needed}; make room, or name a folder on another disk with --out", folder = .folder.display())]
+    NoRoom {
+        /// Where they would lie.
+        folder: PathBuf,
+        /// What is free, for people.
+        free: String,
+        /// What is needed, for people.
+        needed: String,
+    },
     /// Pods cannot listen on a port that they need.
     #[error(
         "something listens on port {port} of all addresses of this machine, where pods have to listen on addresses of their own ({source}); \

@@ -70,7 +70,7 @@ impl Cluster {
         let mut control_plane = ControlPlaneOptions::new(folder.join("control-plane"), options.tools.clone(), network);
         control_plane.ledger = Some(ledger.clone());
         control_plane.ready_within = options.ready_within;
-        let control_plane = ControlPlane::serve(control_plane).await.tried("starting a control plane")?;
+        let mut control_plane = ControlPlane::serve(control_plane).await.tried("starting a control plane")?;
 
         let images = folder.join("images.yaml");
         std::fs::write(&images, &options.images).tried(format!("writing {}", images.display()))?;

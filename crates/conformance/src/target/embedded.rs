@@ -19,7 +19,7 @@ use harness::{
     plan::Capabilities,
     trust::Authority,
 };
-use local_cluster::{Ledger, Tool, Tools, port};
+use local_cluster::{Ledger, Tool, Tools, doctor, port};
 use steps::World;
 use storage_backends::Preferred;
 use tokio::sync::OnceCell;
@@ -117,6 +117,7 @@ impl Target for Embedded {
     fn prepare<'a>(&'a self, progress: &'a dyn Fn(&str)) -> LocalBoxFuture<'a, Result<(), Failure>> {
         async move {
             port::free_for_pods(self.ports()?).tried("looking for the ports of pods")?;
+            doctor::room_for_lanes(&self.lanes(), 1).tried("looking for room on the disk")?;
             let left = local_cluster::ledger::gc().tried("removing what killed runs left")?;
             left.failures.iter().for_each(|failure| progress(failure));
             let ledger = Ledger::open().tried("opening the ledger of processes")?;

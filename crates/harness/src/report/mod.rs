@@ -59,6 +59,19 @@ pub struct BrokenLane {
     pub failure: Failure,
 }
 
+impl BrokenLane {
+    /// Whether nothing more is known of a scenario than that this lane, its own, could not be started.
+    pub fn explains(&self, scenario: &ScenarioReport) -> bool {
+        let begins = format!("{}: ", self.reason());
+        scenario.lane == Some(self.lane) && scenario.reason.as_ref().is_some_and(|reason| reason.starts_with(&begins))
+    }
+
+    /// How the reasons of its scenarios begin.
+    fn reason(&self) -> String {
+        format!("lane {} could not be started", self.lane)
+    }
+}
+
 /// What a scenario came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -492,6 +505,14 @@ mod tests {
         assert_eq!(report.broken_lanes[0].lane, 2);
         let text = terminal::print(&report, terminal::Colour::Plain);
         assert_eq!(text.matches("boom").count(), 1, "{text}");
+        let mut report = report;
+        for scenario in report.scenarios.iter_mut().filter(|one| one.lane == Some(2) && one.verdict == Verdict::Pass) {
+            scenario.verdict = Verdict::Error;
+            scenario.reason = Some("lane 2 could not be started: starting the operator: boom".to_owned());
+        }
+        let text = terminal::print(&report, terminal::Colour::Plain);
+        assert_eq!(text.matches("boom").count(), 1, "{text}");
+        assert!(text.contains("  1 scenario was not judged for this\n"), "{text}");
         assert_eq!(yaml::read(&yaml::print(&report)).unwrap(), report);
     }
 

@@ -22,9 +22,17 @@ pub fn print(report: &Report, colour: Colour) -> String {
     for broken in &report.broken_lanes {
         let word = paint(Verdict::Error, colour);
         let text = broken.failure.text().replace('\n', "\n  ");
-        let _ = writeln!(out, "{word} lane {} could not be started\n  {text}\n", broken.lane);
+        let _ = writeln!(out, "{word} lane {} could not be started\n  {text}", broken.lane);
+        let explained = report.scenarios.iter().filter(|one| broken.explains(one)).count();
+        if explained > 0 {
+            let were = if explained == 1 { "scenario was" } else { "scenarios were" };
+            let _ = writeln!(out, "  {explained} {were} not judged for this");
+        }
+        out.push('\n');
     }
-    for scenario in report.scenarios.iter().filter(|one| matches!(one.verdict, Verdict::Fail | Verdict::Error)) {
+    let explained = |one: &ScenarioReport| report.broken_lanes.iter().any(|broken| broken.explains(one));
+    let red = |one: &&ScenarioReport| matches!(one.verdict, Verdict::Fail | Verdict::Error) && !explained(one);
+    for scenario in report.scenarios.iter().filter(red) {
         out.push_str(&headline(scenario, colour));
         out.push_str(&failure(scenario));
         out.push('\n');
