@@ -438,6 +438,12 @@ async fn bucket_is_chosen(world: &mut World) -> Step {
     let config = world.configs().get(names::CLUSTER).await.tried("reading the registry configuration")?;
     let name = config.spec.storage.gcs.map(|gcs| gcs.bucket).unwrap_or_default();
     world.made.push(Made::Bucket(name.clone()));
+    // The credentials go before the registry does, and without them the operator could not delete what is its own.
+    world.made.push(Made::Restore {
+        resource: kube::core::ApiResource::erase::<Config>(&()),
+        name: names::CLUSTER.to_owned(),
+        patch: json!({"spec": {"managementState": "Removed", "storage": {"managementState": "Unmanaged"}}}),
+    });
     let there = world.bucket()?.endpoint.view.has_bucket(&name).await?;
     if there {
         return Ok(());
