@@ -2,15 +2,18 @@
 
 use api::{config::ImageConfig, names};
 use cucumber::{gherkin::Step as Text, given, then, when};
-use harness::failure::{Failure, Step, Tried};
-use k8s_openapi::api::core::v1::ConfigMap;
+use harness::{
+    failure::{Failure, Step, Tried},
+    wait::{Check, wait},
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
-    Api,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    Api, ResourceExt,
+    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
-use crate::{made::Made, world::World};
+use crate::{made::Made, operator::registry_pods, world::World};
 
 const ANCHORS: &str = "/etc/pki/ca-trust/source/anchors";
 
@@ -48,7 +51,6 @@ async fn trust(world: &World, reference: serde_json::Value) -> Step {
 impl World {
     /// Waits until the operator's ConfigMap of certificates has, or no longer has, a key, and the registry runs with it.
     async fn in_certificates(&self, key: &str, wanted: bool) -> Step {
-        use harness::wait::{Check, wait};
         let maps: Api<ConfigMap> = self.in_registry_namespace();
         let what = format!("{} {} {key}", names::CERTIFICATES_CONFIG_MAP, if wanted { "to have" } else { "to lose" });
         wait(what, self.env.limits.settle)
@@ -60,14 +62,41 @@ impl World {
             .await
     }
 
-    /// What a listing of the anchors prints inside every running registry pod.
-    async fn anchors(&mut self) -> Result<Vec<String>, Failure> {
+    /// Waits until a listing of the anchors inside the registry pod is as wanted. It is made again whenever a registry pod
+    /// changes, because a new configuration replaces the pod, and a pod that is going away lists nothing.
+    async fn anchors_are(&mut self, what: String, holds: impl Fn(&[String]) -> bool) -> Step {
         let command =
             format!("oc exec deployments/{} -n {} -- ls {ANCHORS}", names::REGISTRY, names::REGISTRY_NAMESPACE);
-        let ran = self.shell.run(&command, self.env.limits.answer).await?;
-        self.env.evidence.note(ran.summary());
-        Ok(ran.succeeded()?.stdout.split_whitespace().map(str::to_owned).collect())
+        let pods: Api<Pod> = self.in_registry_namespace();
+        let until = tokio::time::Instant::now() + self.env.limits.rollout;
+        loop {
+            // Versions first: a pod that changes in between is then looked at once more.
+            let listed = pods.list(&ListParams::default().labels(&registry_pods())).await.tried("listing pods")?;
+            let before = versions(&listed.items.iter().collect::<Vec<_>>());
+            let ran = self.shell.run(&command, self.env.limits.answer).await?;
+            self.env.evidence.note(ran.summary());
+            let anchors: Vec<_> = ran.stdout.split_whitespace().map(str::to_owned).collect();
+            if ran.code == 0 && holds(&anchors) {
+                return Ok(());
+            }
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            let changed = wait(format!("`{command}` to list {what}"), left)
+                .of("operator")
+                .objects(&pods, &registry_pods(), |pods: &[&Pod]| {
+                    Check::when(versions(pods) != before, || ran.summary())
+                })
+                .await;
+            if let Err(failure) = changed {
+                return Err(Failure { seen: Some(ran.summary()), ..failure });
+            }
+        }
     }
+}
+
+fn versions(pods: &[&Pod]) -> Vec<(String, Option<String>)> {
+    let mut versions: Vec<_> = pods.iter().map(|pod| (pod.name_any(), pod.resource_version())).collect();
+    versions.sort();
+    versions
 }
 
 #[when(expr = "the administrator removes the authority for {string}")]
@@ -79,22 +108,12 @@ async fn removes(world: &mut World, host: String) -> Step {
 #[then("the trust anchors inside the registry pod list")]
 async fn anchors_list(world: &mut World, step: &Text) -> Step {
     let rows = &step.table.as_ref().ok_or_else(|| Failure::error("reading the step", "it has no table"))?.rows;
-    let seen = world.anchors().await?;
-    let missing: Vec<_> = rows.iter().map(|row| row[0].trim()).filter(|name| !seen.iter().any(|s| s == name)).collect();
-    match missing.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::fail(format!("listing {ANCHORS}"), format!("also {missing:?}"), format!("{seen:?}"))
-            .of("operator")),
-    }
+    let wanted: Vec<_> = rows.iter().map(|row| row[0].trim().to_owned()).collect();
+    let what = wanted.join(", ");
+    world.anchors_are(what, |seen| wanted.iter().all(|name| seen.contains(name))).await
 }
 
 #[then(expr = "the trust anchors inside the registry pod do not list {string}")]
 async fn anchors_do_not_list(world: &mut World, name: String) -> Step {
-    let seen = world.anchors().await?;
-    match seen.contains(&name) {
-        false => Ok(()),
-        true => {
-            Err(Failure::fail(format!("listing {ANCHORS}"), format!("no {name}"), format!("{seen:?}")).of("operator"))
-        }
-    }
+    world.anchors_are(format!("no {name}"), |seen| !seen.contains(&name)).await
 }
