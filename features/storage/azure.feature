@@ -2,7 +2,7 @@
 Feature: Registry storage on Azure
   OpenShift 4.4 and 4.6 registry documentation, sections 3.3.1 to 3.3.3.
 
-  @STO-AZR-SECRET
+  @STO-AZR-SECRET @kind-smoke
   Scenario: The account key of the documented secret is what the registry writes with
     Given the operator has bootstrapped itself as Removed
     And a container of an Azure storage account

@@ -2,7 +2,7 @@
 Feature: Registry storage on Google Cloud Storage
   OpenShift 4.2 to 4.6 registry documentation, sections 3.2.1 to 3.2.3.
 
-  @STO-GCS-SECRET
+  @STO-GCS-SECRET @kind-smoke
   Scenario: The credentials file of the documented secret is what the registry writes with
     Given the operator has bootstrapped itself as Removed
     And a bucket on a GCS server and the credentials file of a service account

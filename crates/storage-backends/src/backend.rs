@@ -116,9 +116,6 @@ pub struct ContainerRun {
     /// Paths inside the container that receive the server's certificate and its key; plain HTTP without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ContainerTls>,
-    /// Path that answers 200 when the server is healthy; products whose containers are listed instead have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health: Option<String>,
     /// Variables.
     #[serde(default)]
     pub env: BTreeMap<String, String>,

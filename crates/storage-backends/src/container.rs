@@ -19,7 +19,8 @@ use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt};
 use crate::azure::Account;
 use crate::azure_view::AzureView;
 use crate::backend::Kind;
-use crate::gcs::FrontedGcs;
+use crate::gcs::{FrontedGcs, PROJECT};
+use crate::gcs_view::GcsView;
 use crate::hosts::S3_HOST;
 use crate::reach;
 use crate::s3_view::S3View;
@@ -73,29 +74,33 @@ impl StorageContainer {
         let url = format!("{scheme}://{address}");
         let authority = run.tls.as_ref().map(|_| options.certificate.authority.as_str());
         let client = reach::client(&url, authority)?;
-        if let Some(path) = &run.health {
-            reach::healthy(&client, &image, &format!("{url}{path}"), options.ready_within).await?;
-        }
+        let what = format!("{image} at {url}");
         let mut front = None;
         let endpoint = match backend.kind {
-            Kind::S3 => StorageEndpoint {
-                kind: backend.kind.name().to_owned(),
-                view: Arc::new(S3View::new(&url, &backend.region, &account.name, &account.key, client)),
-                url: format!("https://{S3_HOST}"),
-                hosts: vec![format!("{S3_HOST}:443")],
-                address: Some(address),
-                region: backend.region.clone(),
-                access_key: account.name,
-                secret_key: account.key,
-                ca: Some(options.certificate.authority.clone()),
-            },
+            Kind::S3 => {
+                let view = S3View::new(&url, &backend.region, &account.name, &account.key, client);
+                reach::answers(what, options.ready_within, || view.answers()).await?;
+                StorageEndpoint {
+                    kind: backend.kind.name().to_owned(),
+                    view: Arc::new(view),
+                    url: format!("https://{S3_HOST}"),
+                    hosts: vec![format!("{S3_HOST}:443")],
+                    address: Some(address),
+                    region: backend.region.clone(),
+                    access_key: account.name,
+                    secret_key: account.key,
+                    ca: Some(options.certificate.authority.clone()),
+                }
+            }
             Kind::Gcs => {
+                let view = GcsView::new(&url, PROJECT, client)?;
+                reach::answers(what, options.ready_within, || view.answers()).await?;
                 let opened = FrontedGcs::open(&url, &backend.region, options.listen, &options.certificate, dir).await?;
                 front.insert(opened).endpoint.clone()
             }
             Kind::Azure => {
                 let view = AzureView::new(&url, &account.name, &account.key, client)?;
-                reach::answers(format!("{image} at {url}"), options.ready_within, || view.answers()).await?;
+                reach::answers(what, options.ready_within, || view.answers()).await?;
                 account.endpoint(address, &backend.region, &options.certificate, view)
             }
         };

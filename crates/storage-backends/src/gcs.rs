@@ -1,5 +1,5 @@
 //! The Google Cloud Storage server as a child process: fake-gcs-server over a folder, for us alone, and before it the front
-//! that asks for credentials. Flags as seen at v1.56.1; readiness is `/_internal/healthcheck`.
+//! that asks for credentials. Flags as seen at v1.56.1; it is ready when it lists buckets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -82,9 +82,12 @@ impl GcsProcess {
             child
         };
         let server = Server::start(&options, &place, child, |address| {
-            let client = client.clone();
-            let health = format!("http://{address}/_internal/healthcheck");
-            async move { reach::healthy(&client, "fake-gcs-server", &health, options.ready_within).await }
+            let url = format!("http://{address}");
+            let view = GcsView::new(&url, PROJECT, client.clone());
+            async move {
+                let view = view?;
+                reach::answers(format!("fake-gcs-server at {url}"), options.ready_within, || view.answers()).await
+            }
         })
         .await?;
         let url = format!("http://{}", server.address());

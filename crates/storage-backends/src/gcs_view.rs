@@ -59,6 +59,22 @@ impl GcsView {
         url
     }
 
+    /// Asks for the buckets of the project.
+    ///
+    /// # Errors
+    /// What the server answered instead, or why it did not.
+    pub async fn answers(&self) -> Result<(), String> {
+        let answer = self.ask(Method::GET, self.buckets(), None, &[StatusCode::OK]).await;
+        answer.map(drop).map_err(|failure| failure.seen.unwrap_or_default())
+    }
+
+    /// The buckets of the project.
+    fn buckets(&self) -> Url {
+        let mut url = self.place(&[]);
+        url.query_pairs_mut().append_pair("project", &self.project);
+        url
+    }
+
     async fn ask(
         &self,
         method: Method,
@@ -83,9 +99,7 @@ impl GcsView {
 impl StorageView for GcsView {
     fn make_bucket<'a>(&'a self, bucket: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
-            let mut url = self.place(&[]);
-            url.query_pairs_mut().append_pair("project", &self.project);
-            self.ask(Method::POST, url, Some(json!({ "name": bucket })), &[StatusCode::OK]).await.map(drop)
+            self.ask(Method::POST, self.buckets(), Some(json!({ "name": bucket })), &[StatusCode::OK]).await.map(drop)
         })
     }
 

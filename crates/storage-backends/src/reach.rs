@@ -1,4 +1,5 @@
-//! How our own clients reach a storage product: no proxy, one trusted authority, and a look at its health page until it answers.
+//! How our own clients reach a storage product: no proxy, one trusted authority, and a real request that is asked again
+//! until it is answered, because a product may call itself healthy before it can store anything.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,18 +53,6 @@ where
     };
     let outcome = tokio::time::timeout(within, looks).await;
     outcome.map_err(|_| Error::NotHealthy { what, within, last_seen })
-}
-
-/// Waits until `GET url` answers with success.
-pub(crate) async fn healthy(client: &reqwest::Client, what: &str, url: &str, within: Duration) -> Result<(), Error> {
-    let look = || async {
-        match client.get(url).send().await {
-            Ok(answer) if answer.status().is_success() => Ok(()),
-            Ok(answer) => Err(answer.status().to_string()),
-            Err(error) => Err(chain(&error)),
-        }
-    };
-    answers(format!("{what} at {url}"), within, look).await
 }
 
 /// Makes a closure for `map_err` that keeps the act and the path.

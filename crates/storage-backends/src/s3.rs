@@ -1,5 +1,5 @@
 //! The S3 server as a child process: versitygw over a folder, with TLS, signature checks, an access log and credentials made at run time.
-//! Flags and traits as seen at v1.8.0: `/health` for readiness, SIGTERM ends it with status 0 within a tenth of a second.
+//! Flags and traits as seen at v1.8.0: ready when it lists buckets, SIGTERM ends it with status 0 within a tenth of a second.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -51,9 +51,7 @@ impl S3Process {
         let child = |address: SocketAddr| {
             let mut child = ChildOptions::new("versitygw", &options.program, place.dir.join("versitygw.log"));
             child.args =
-                ["--port", &address.to_string(), "--region", &options.region, "--health", "/health", "--quiet"]
-                    .map(Into::into)
-                    .into();
+                ["--port", &address.to_string(), "--region", &options.region, "--quiet"].map(Into::into).into();
             let tls = &place.certificate;
             child.args.extend(["--cert".into(), (&tls.certificate).into(), "--key".into(), (&tls.key).into()]);
             child.args.extend(["--access-log".into(), place.dir.join("access.log").into()]);
@@ -66,15 +64,15 @@ impl S3Process {
             ];
             child
         };
+        let view = |url: &str| S3View::new(url, &options.region, &access_key, &secret_key, client.clone());
         let server = Server::start(&options, &place, child, |address| {
-            let client = client.clone();
-            async move {
-                reach::healthy(&client, "versitygw", &format!("https://{address}/health"), options.ready_within).await
-            }
+            let url = format!("https://{address}");
+            let view = view(&url);
+            async move { reach::answers(format!("versitygw at {url}"), options.ready_within, || view.answers()).await }
         })
         .await?;
         let url = format!("https://{}", server.address());
-        let view = S3View::new(&url, &options.region, &access_key, &secret_key, client);
+        let view = view(&url);
         let endpoint = StorageEndpoint {
             kind: "s3".to_owned(),
             url,

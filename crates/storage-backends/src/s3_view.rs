@@ -62,6 +62,17 @@ impl S3View {
             .build()
     }
 
+    /// Asks for the buckets of the account, which only its key may.
+    ///
+    /// # Errors
+    /// What the server answered instead, or why it did not.
+    pub async fn answers(&self) -> Result<(), String> {
+        match self.request(Method::GET, "/").await? {
+            (StatusCode::OK, _) => Ok(()),
+            (status, body) => Err(format!("{status} {}", tag(&body, "Code").unwrap_or_default())),
+        }
+    }
+
     async fn list(&self, bucket: &str) -> object_store::Result<Vec<String>> {
         self.objects(bucket)?.list(None).map_ok(|object| object.location.to_string()).try_collect().await
     }
@@ -166,6 +177,9 @@ impl StorageView for S3View {
 
     fn remove_bucket<'a>(&'a self, bucket: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
+            if !self.has_bucket(bucket).await? {
+                return Ok(());
+            }
             self.empty(bucket)
                 .await
                 .map_err(|error| Failure::error(format!("emptying bucket {bucket} at {}", self.url), chain(&error)))?;
