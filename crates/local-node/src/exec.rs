@@ -3,33 +3,20 @@
 
 use std::process::ExitStatus;
 
-use axum::{
-    body::Body,
-    extract::Request,
-    http::{HeaderMap, StatusCode, header},
-    response::Response,
-};
-use bytes::{Bytes, BytesMut};
+use axum::{extract::Request, http::StatusCode, response::Response};
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Message,
-        handshake::derive_accept_key,
-        protocol::{CloseFrame, Role, frame::coding::CloseCode},
-    },
-};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     launch::Prepared,
     spawner::{Process, Spawner},
+    websocket::{self, frame, goodbye},
 };
 
 const STDIN: u8 = 0;
@@ -77,54 +64,16 @@ pub(crate) fn upgrade(
     prepared: Prepared,
     query: ExecQuery,
 ) -> Result<Response, (StatusCode, String)> {
-    let refused = |text: &str| (StatusCode::BAD_REQUEST, text.to_owned());
     if query.command.is_empty() {
-        return Err(refused("exec needs a command"));
+        return Err((StatusCode::BAD_REQUEST, "exec needs a command".to_owned()));
     }
-    let headers = request.headers();
-    let is_websocket = headers
-        .get(header::UPGRADE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.eq_ignore_ascii_case("websocket"));
-    if !is_websocket {
-        return Err(refused(
-            "local nodes serve exec over WebSocket only; use kube-apiserver 1.36 or later and a client that speaks v4 or \
-             v5.channel.k8s.io (kubectl 1.31 or later)",
-        ));
-    }
-    let protocol =
-        choose_protocol(headers).ok_or_else(|| refused("exec speaks v5.channel.k8s.io and v4.channel.k8s.io"))?;
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| refused("the WebSocket request has no key"))?;
-    let accept = derive_accept_key(key.as_bytes());
-    let upgrade = hyper::upgrade::on(&mut request);
+    let (response, upgrade) = websocket::accept(&mut request, "exec", &PROTOCOLS)?;
     tokio::spawn(serve(upgrade, spawner, prepared, query));
-    Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, "websocket")
-        .header(header::SEC_WEBSOCKET_ACCEPT, accept)
-        .header(header::SEC_WEBSOCKET_PROTOCOL, protocol)
-        .body(Body::empty())
-        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
-}
-
-fn choose_protocol(headers: &HeaderMap) -> Option<&'static str> {
-    let offered: Vec<&str> = headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
-    PROTOCOLS.into_iter().find(|known| offered.contains(known))
+    Ok(response)
 }
 
 async fn serve(upgrade: OnUpgrade, spawner: Spawner, prepared: Prepared, query: ExecQuery) {
-    let connection = match upgrade.await {
-        Ok(connection) => connection,
-        Err(error) => return tracing::debug!(%error, "the client of an exec went away"),
-    };
-    let socket = WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None).await;
+    let Some(socket) = websocket::open(upgrade).await else { return };
     let (mut sink, mut incoming) = socket.split();
     let (messages, mut outgoing) = mpsc::channel::<Message>(16);
     let sender = tokio::spawn(async move {
@@ -148,8 +97,7 @@ async fn serve(upgrade: OnUpgrade, spawner: Spawner, prepared: Prepared, query: 
         Err(error) => failure(&format!("failed to run {:?}: {error}", query.command[0]), None),
     };
     let _ = messages.send(frame(ERROR, status.to_string().as_bytes())).await;
-    // Clients take any other code, even none, for a broken connection.
-    let _ = messages.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await;
+    let _ = messages.send(goodbye()).await;
     drop(messages);
     let _ = sender.await;
 }
@@ -221,13 +169,6 @@ async fn pump(source: Option<impl AsyncRead + Unpin>, channel: u8, wanted: bool,
     }
 }
 
-fn frame(channel: u8, data: &[u8]) -> Message {
-    let mut bytes = BytesMut::with_capacity(data.len() + 1);
-    bytes.extend_from_slice(&[channel]);
-    bytes.extend_from_slice(data);
-    Message::Binary(Bytes::from(bytes))
-}
-
 fn outcome(status: ExitStatus) -> Value {
     use std::os::unix::process::ExitStatusExt;
     match status.code().or_else(|| status.signal().map(|signal| 128 + signal)) {
@@ -252,18 +193,6 @@ fn failure(message: &str, code: Option<i32>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("v5.channel.k8s.io,v4.channel.k8s.io", Some("v5.channel.k8s.io"))]
-    #[case("channel.k8s.io, v4.channel.k8s.io", Some("v4.channel.k8s.io"))]
-    #[case("base64.channel.k8s.io", None)]
-    fn protocols(#[case] offered: &str, #[case] expected: Option<&str>) {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, offered.parse().unwrap());
-        assert_eq!(choose_protocol(&headers), expected);
-    }
-
     #[test]
     fn queries_keep_the_order_of_the_command() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());

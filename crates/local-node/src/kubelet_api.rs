@@ -1,4 +1,4 @@
-//! The HTTPS API of a node, as far as kube-apiserver uses it for `kubectl logs` and `kubectl exec`.
+//! The HTTPS API of a node, as far as kube-apiserver uses it for logs, exec and port-forward.
 //! Whoever has a certificate of the kubelet client CA may call everything; authorisation has happened in kube-apiserver.
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
@@ -22,6 +22,7 @@ use crate::{
     log_stream::{self, LogQuery},
     node::Node,
     pod_table::ContainerEntry,
+    port_forward,
 };
 
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(300);
@@ -29,7 +30,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_millis(300);
 type Names = Path<(String, String, String)>;
 type Refusal = (StatusCode, String);
 
-/// Serves until `stop`; open followers and execs are cut off then.
+/// Serves until `stop`; what is open is cut off then.
 pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, tls: Arc<ServerConfig>, stop: CancellationToken) {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok" }))
@@ -37,6 +38,7 @@ pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, tls: Arc<Serve
         .route("/stats/summary", get(summary))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs))
         .route("/exec/{namespace}/{pod}/{container}", get(execute).post(execute))
+        .route("/portForward/{namespace}/{pod}", get(forward).post(forward))
         .route("/run/{namespace}/{pod}/{container}", axum::routing::post(run))
         .with_state(node.clone());
     let handle = axum_server::Handle::new();
@@ -46,13 +48,13 @@ pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, tls: Arc<Serve
     let server = match server {
         Ok(server) => server.handle(handle.clone()).serve(router.into_make_service()),
         Err(error) => {
-            tracing::error!(node = node.name, %error, "the kubelet API cannot be served; logs and exec do not work");
+            tracing::error!(node = node.name, %error, "the kubelet API cannot be served; logs, exec and port-forward do not work");
             return;
         }
     };
     let mut server = std::pin::pin!(server);
     tokio::select! {
-        result = &mut server => tracing::error!(node = node.name, ?result, "the kubelet API has ended; logs and exec do not work"),
+        result = &mut server => tracing::error!(node = node.name, ?result, "the kubelet API has ended; logs, exec and port-forward do not work"),
         () = stop.cancelled() => {
             handle.graceful_shutdown(Some(SHUTDOWN_LIMIT));
             let _ = server.await;
@@ -99,6 +101,22 @@ async fn execute(
         .prepared
         .ok_or_else(|| (StatusCode::BAD_REQUEST, format!("container {container:?} in pod {pod:?} is not running")))?;
     exec::upgrade(request, node.shared.spawner.clone(), prepared, exec::ExecQuery::from_pairs(&query))
+}
+
+async fn forward(
+    State(node): State<Arc<Node>>,
+    Path((namespace, pod)): Path<(String, String)>,
+    Query(query): Query<Vec<(String, String)>>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let entry = node
+        .pods
+        .get(&namespace, &pod)
+        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod {namespace}/{pod} does not run on node {}", node.name)))?;
+    let address = entry.pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
+    let address =
+        address.ok_or_else(|| (StatusCode::BAD_REQUEST, format!("pod {namespace}/{pod} has no address yet")))?;
+    port_forward::upgrade(request, api::address::listen_address(address), port_forward::ports(&query)?)
 }
 
 async fn run(

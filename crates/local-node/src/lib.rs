@@ -1,5 +1,5 @@
 //! Nodes that run pods as processes: a small, honest kubelet without containers, images or root.
-//! It registers nodes, runs what is bound to them, and serves logs and exec; everything else is left to Kubernetes.
+//! It registers nodes, runs what is bound to them, and serves logs, exec and port-forward; everything else is left to Kubernetes.
 //!
 //! What a container finds is documented at [`Options`]; what differs from a real kubelet:
 //! - All pods run as the user of this process and see this machine's files; `readOnly`, `fsGroup`, `securityContext` and
@@ -10,7 +10,8 @@
 //! - Readiness and startup are also probed between the periods and during the initial delay, until they first succeed.
 //! - A preStop hook may take one second unless [`Options::pre_stop_limit`] says otherwise: there is no load balancer that
 //!   would have to hear of the end first.
-//! - `kubectl exec` needs kube-apiserver 1.36 or later, which passes WebSockets through; attach and port-forward are not served.
+//! - `kubectl exec` needs kube-apiserver 1.36 or later, which passes WebSockets through; attach is not served, and
+//!   port-forward only to clients that speak v4.channel.k8s.io.
 
 mod address_pool;
 mod atomic_folder;
@@ -36,12 +37,14 @@ mod pod_status;
 mod pod_table;
 mod pod_watch;
 mod pod_worker;
+mod port_forward;
 mod probe;
 pub mod provisioner;
 mod rewrite;
 mod source;
 mod spawner;
 mod volumes;
+mod websocket;
 
 use std::{
     net::TcpListener,

@@ -50,6 +50,7 @@ async fn nodes_run_pods_as_processes() {
     changes_of_sources_reach_the_pod(&cluster).await;
     logs_are_followed(&cluster).await;
     exec_speaks_both_ways(&cluster).await;
+    ports_are_forwarded(&cluster).await;
     jobs_end_and_failures_are_told(&cluster).await;
     init_containers_come_first(&cluster).await;
     what_is_missing_is_waited_for(&cluster).await;
@@ -193,6 +194,18 @@ async fn exec_speaks_both_ways(cluster: &Cluster) {
     let mut text = String::new();
     process.stdout().unwrap().read_to_string(&mut text).await.unwrap();
     assert_eq!(text.trim(), "300000");
+}
+
+async fn ports_are_forwarded(cluster: &Cluster) {
+    let pod = cluster.web_pods().await[0].name_any();
+    let mut forward = cluster.api::<Pod>().portforward(&pod, &[5000, 5001]).await.unwrap();
+    let mut stream = forward.take_stream(5000).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("HOSTNAME="), "{answer}");
+    let error = forward.take_error(5001).unwrap().await.unwrap();
+    assert!(error.contains("failed to connect") && error.contains(":5001"), "{error}");
 }
 
 async fn jobs_end_and_failures_are_told(cluster: &Cluster) {
