@@ -69,7 +69,7 @@ fn without_the_operator_what_it_is_not_needed_for_runs_all_the_same() {
     let output = call(folder.path(), &["plan"], "mirror_sets.feature or name~\"An access token logs in\"");
     let text = text(&output);
     assert!(text.contains("holds no cluster-image-registry-operator, which is the operator"), "{text}");
-    assert!(text.contains(": 4 scenarios in 1 lanes"), "{text}");
+    assert!(text.contains("The mirrors reach every node  [MIR-NODE-CONF]"), "{text}");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn what_the_renderer_renders_comes_onto_every_node() {
         folder.path(),
         r#"pool=$(grep -ho 'node-role.kubernetes.io/[a-z]*' "$5/pool.json" | cut -d/ -f2)
 mkdir -p "$7/machine-configs"
-grep -q mirror.example.com/team "$5"/imagetagmirrorset-*.json && table='%5B%5Bregistry%5D%5D%0Aprefix%3D%22%22%0Alocation%3D%22registry.example.com/team%22%0A%5B%5Bregistry.mirror%5D%5D%0Alocation%3D%22mirror.example.com/team%22%0Apull-from-mirror%3D%22tag-only%22%0A'
+grep -q mirror.example.com/team "$5"/imagedigestmirrorset-*.json && table='%5B%5Bregistry%5D%5D%0Aprefix%3D%22%22%0Alocation%3D%22registry.example.com/team%22%0A%5B%5Bregistry.mirror%5D%5D%0Alocation%3D%22mirror.example.com/team%22%0Apull-from-mirror%3D%22digest-only%22%0A'
 cat > "$7/machine-configs/rendered-$pool-$$.yaml" <<END
 metadata: {name: rendered-$pool-$$}
 spec: {config: {storage: {files: [{path: /etc/containers/registries.conf, contents: {source: "data:,$table"}}]}}}

@@ -37,7 +37,7 @@ const SETTLED: Duration = Duration::from_secs(3);
 /// So many ends without ever having been ready are enough. One may be a race with what a system makes for itself.
 const ENDS: u32 = 3;
 /// How many log lines go into the failure.
-const LOG_LINES: i64 = 15;
+const LOG_LINES: usize = 15;
 /// How long one look at a log or a port may take.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -68,9 +68,11 @@ struct Seen {
     up: bool,
     ends: u32,
     last_end: Option<ContainerStateTerminated>,
-    /// The newest container, and since when it runs without being ready.
+    /// The newest container, and since when it runs.
     at: Option<At>,
     running_since: Option<Timestamp>,
+    /// Since when it has been tried without being ready, however often it ended meanwhile.
+    unready_since: Option<Timestamp>,
     ready: bool,
 }
 
@@ -140,7 +142,7 @@ impl Startup {
                 } else if !self.listens(seen).await {
                     let listens = seen.at.as_ref().is_some_and(|at| !at.ports.is_empty());
                     let what = if listens { "listened" } else { "was ready" };
-                    let why = format!("it has been running for {} and never {what}", limit::text(rounded(silent)));
+                    let why = format!("it has been tried for {} and never {what}", limit::text(rounded(silent)));
                     return self.failure(part, seen, why).await;
                 }
             }
@@ -192,24 +194,22 @@ impl Startup {
             .next("see whether the program is the right one for this system, and whether it wants other flags or files")
     }
 
-    /// The last lines of the container that runs, else of the one before it.
+    /// The last lines of the container that runs, after those of the one before it.
     async fn log(&self, at: &At) -> Vec<String> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &at.namespace);
-        for previous in [false, true] {
+        let mut lines = vec![];
+        for previous in [true, false] {
             let parameters = LogParams {
                 container: Some(at.container.clone()),
-                tail_lines: Some(LOG_LINES),
+                tail_lines: i64::try_from(LOG_LINES).ok(),
                 previous,
                 ..Default::default()
             };
             let read = tokio::time::timeout(LOOK, pods.logs(&at.pod, &parameters)).await;
-            if let Ok(Ok(text)) = read
-                && !text.trim().is_empty()
-            {
-                return text.lines().map(str::to_owned).collect();
-            }
+            let text = read.ok().and_then(Result::ok).unwrap_or_default();
+            lines.extend(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
         }
-        vec![]
+        lines.split_off(lines.len().saturating_sub(LOG_LINES))
     }
 }
 
@@ -284,6 +284,7 @@ fn forget(seen: &mut BTreeMap<String, Seen>, pod: &str) -> bool {
     let mut changed = false;
     for seen in seen.values_mut().filter(|seen| seen.at.as_ref().is_some_and(|at| at.pod == pod)) {
         changed |= seen.running_since.take().is_some();
+        seen.unready_since = None;
     }
     changed
 }
@@ -303,6 +304,7 @@ fn take(seen: &mut Seen, at: At, status: &ContainerStatus) {
     seen.at = Some(at);
     seen.running_since = state.running.and_then(|running| running.started_at).map(|Time(since)| since);
     seen.ready = status.ready;
+    seen.unready_since = seen.unready_since.or(seen.running_since).filter(|_| !status.ready);
 }
 
 /// Why a component that ended cannot run, if so many ends say that.
@@ -311,12 +313,12 @@ fn ended(seen: &Seen) -> Option<String> {
     (!seen.up && !lasts && seen.ends >= ENDS).then(|| format!("it ended {} times and was never ready", seen.ends))
 }
 
-/// For how long a component has been running without ever being ready.
+/// For how long a component has been tried without ever being ready.
 fn silent(seen: &Seen, now: Timestamp) -> Option<Duration> {
     if seen.up || seen.ready {
         return None;
     }
-    seen.running_since.map(|since| age(since, now))
+    seen.unready_since.map(|since| age(since, now))
 }
 
 fn age(since: Timestamp, now: Timestamp) -> Duration {
@@ -435,6 +437,9 @@ mod tests {
         assert_eq!(silent(&seen, now), Some(Duration::from_secs(21)));
         assert_eq!(seen.at.unwrap().ports, ["127.3.0.7:60000".parse().unwrap()]);
         assert_eq!(silent(&after(&[pod(running(), json!({}), true)]), now), None);
+        let again = json!({"running": {"startedAt": "2026-01-01T00:00:16Z"}});
+        let seen = after(&[pod(running(), json!({}), false), pod(again, end(1, 15), false)]);
+        assert_eq!(silent(&seen, now), Some(Duration::from_secs(21)), "a start does not begin the wait anew");
     }
 
     #[test]
