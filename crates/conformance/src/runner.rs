@@ -67,6 +67,8 @@ impl<T: Target> Runner<T> {
     pub async fn drive(self) {
         let (limits, evidence, stop) = (self.limits.clone(), self.evidence.clone(), self.stop.clone());
         let count = self.queues.len();
+        let asked = stop.clone();
+        evidence.when_broken(Box::new(move |broken| asked.now(broken.to_string())));
         let shared = Arc::new(self);
         let mut ends = Vec::with_capacity(count);
         for index in 0..count {

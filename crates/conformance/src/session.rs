@@ -8,7 +8,14 @@ use std::{
 
 use cucumber::step::Collection;
 use futures::FutureExt as _;
-use harness::{event::What, evidence::Evidence, failure::Failure, limit, system::Limits, verdict::Verdict};
+use harness::{
+    event::What,
+    evidence::Evidence,
+    failure::{Failure, Kind},
+    limit,
+    system::Limits,
+    verdict::Verdict,
+};
 
 use crate::{lane::Lane, panics, parser::Parsed, stop::Stop};
 
@@ -107,15 +114,22 @@ impl<W> Session<'_, W> {
             match self.step(step, world, scenario_ends).await {
                 Ok(()) => self.evidence.record(What::StepPassed { seconds: began.elapsed().as_secs_f64() }),
                 Err(failure) => {
+                    let failure = self.whose(failure);
                     self.step_failed(&text, line, &failure, began);
                     failed = Some(failure);
                 }
             }
-            if let Some(broken) = self.evidence.broken() {
-                self.stop.now(broken.to_string());
-            }
         }
         failed
+    }
+
+    /// On a full disk nothing that a system does not do is its own fault.
+    fn whose(&self, failure: Failure) -> Failure {
+        if failure.kind == Kind::Fail && self.evidence.disk_is_full() {
+            let next = format!("make room for {}; the disk is full", self.evidence.folder().display());
+            return Failure { kind: Kind::Error, ..failure }.next(next);
+        }
+        failure
     }
 
     async fn step(&self, step: &gherkin::Step, world: &mut W, scenario_ends: Instant) -> Result<(), Failure> {

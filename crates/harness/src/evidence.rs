@@ -46,6 +46,7 @@ struct Writer {
     /// Bytes of whole lines written.
     length: u64,
     broken: Option<String>,
+    alarm: Option<Alarm>,
     listeners: Vec<Listener>,
 }
 
@@ -56,6 +57,12 @@ enum Sink {
 
 /// Called with every event, in order, as it is recorded.
 pub type Listener = Box<dyn FnMut(&Event) + Send>;
+
+/// Called once when the record cannot be written any more.
+pub type Alarm = Box<dyn FnOnce(&EvidenceError) + Send>;
+
+/// Less free disk than this is none: what a system under test writes fails then.
+const FULL: u64 = 1 << 20;
 
 /// The record could not be made, written or read.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +99,7 @@ impl Evidence {
     }
 
     fn over(folder: PathBuf, sink: Sink) -> Self {
-        let writer = Writer { sink, sequence: 0, length: 0, broken: None, listeners: Vec::new() };
+        let writer = Writer { sink, sequence: 0, length: 0, broken: None, alarm: None, listeners: Vec::new() };
         let record = Record { folder, redactor: Redactor::default(), writer: Mutex::new(writer) };
         Self { record: Arc::new(record), lane: None, scope: Arc::default() }
     }
@@ -178,14 +185,40 @@ impl Evidence {
                 listeners.iter_mut().for_each(|listener| listener(&event));
                 writer.listeners.splice(0..0, listeners);
             }
-            Err(problem) => writer.broken = Some(problem),
+            Err(problem) => {
+                writer.broken = Some(problem.clone());
+                let alarm = writer.alarm.take();
+                drop(writer);
+                if let Some(alarm) = alarm {
+                    alarm(&self.cannot_write(problem));
+                }
+            }
         }
     }
 
     /// Why recording stopped, if it did.
     pub fn broken(&self) -> Option<EvidenceError> {
         let problem = self.writer().broken.clone()?;
-        Some(EvidenceError::Write { file: self.record.folder.join(FILE), problem })
+        Some(self.cannot_write(problem))
+    }
+
+    /// Calls `alarm` as soon as recording stops; at once when it has.
+    pub fn when_broken(&self, alarm: Alarm) {
+        match self.broken() {
+            Some(broken) => alarm(&broken),
+            None => self.writer().alarm = Some(alarm),
+        }
+    }
+
+    /// Whether the disk of the record is full, so that a failure seen now may be the machine's.
+    pub fn disk_is_full(&self) -> bool {
+        let free = nix::sys::statvfs::statvfs(&self.record.folder)
+            .map(|status| status.blocks_available().saturating_mul(status.fragment_size()));
+        free.is_ok_and(|free| free < FULL)
+    }
+
+    fn cannot_write(&self, problem: String) -> EvidenceError {
+        EvidenceError::Write { file: self.record.folder.join(FILE), problem }
     }
 
     /// All events recorded so far.
@@ -316,8 +349,12 @@ mod tests {
         // /dev/full takes every open and refuses every write, as a full disk does.
         let Ok(full) = OpenOptions::new().append(true).open("/dev/full") else { return };
         let evidence = Evidence::over(PathBuf::from("/results/run"), Sink::File(full));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        evidence.when_broken(Box::new(move |error| sender.send(error.to_string()).unwrap()));
         evidence.note("first");
+        evidence.note("second");
         let error = evidence.broken().unwrap().to_string();
+        assert_eq!(receiver.iter().collect::<Vec<_>>(), [error.as_str()], "it is told once");
         assert!(
             error.starts_with("cannot go on recording in /results/run/events.ndjson: No space left on device"),
             "{error}"
