@@ -1,11 +1,11 @@
-@access
+@access @needs-managed-registry
 Feature: Pulling, tagging and pushing images
   OpenShift 4.2 registry documentation, sections 1.1, 4.1 and 5.1; 4.3 and 4.4, section 5.2; 4.6, section 4.2.
 
   Background:
-    Given the registry is Managed with emptyDir storage
+    Given the registry is Managed
 
-  @ACC-PULL-TAG-PUSH @kind-smoke
+  @ACC-PULL-TAG-PUSH @needs-free-image-name @kind-smoke
   Scenario: An image of another registry is pulled, tagged and pushed
     Given an image "name.io/image" in another registry
     When the image "name.io/image" is pulled
@@ -13,7 +13,7 @@ Feature: Pulling, tagging and pushing images
     Then the image stream "image" exists in project "openshift"
     And a fresh pull of "image-registry.openshift-image-registry.svc:5000/openshift/image" returns the pushed digest
 
-  @ACC-PULL-TAG-PUSH @needs-podman
+  @ACC-PULL-TAG-PUSH @needs-free-image-name @needs-podman
   Scenario: podman pulls, tags and pushes
     Given an image "name.io/image" in another registry
     When the administrator runs
@@ -26,7 +26,7 @@ Feature: Pulling, tagging and pushing images
     Then the command succeeds
     And the image stream "image" exists in project "openshift"
 
-  @ACC-PULL-TAG-PUSH @needs-skopeo
+  @ACC-PULL-TAG-PUSH @needs-free-image-name @needs-skopeo
   Scenario: skopeo copies an image into the registry
     Given an image "name.io/image" in another registry
     When the administrator runs

@@ -1,9 +1,9 @@
-@access
+@access @needs-managed-registry
 Feature: Logging in to the registry
   OpenShift 4.2 registry documentation, section 5.1; 4.3 and 4.4, section 5.2; 4.6, section 4.2.
 
   Background:
-    Given the registry is Managed with emptyDir storage
+    Given the registry is Managed
 
   @ACC-LOGIN-TOKEN @kind-smoke
   Scenario: An access token logs in

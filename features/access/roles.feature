@@ -1,9 +1,9 @@
-@access
+@access @needs-managed-registry
 Feature: Roles of users
   OpenShift 4.2 registry documentation, section 5; 4.3 and 4.4, section 5.1; 4.6, section 4.1.
 
   Background:
-    Given the registry is Managed with emptyDir storage
+    Given the registry is Managed
     And an image "app" in a project
     And a user without any role
 

@@ -1,4 +1,4 @@
-@exposing
+@exposing @disruptive @needs-routes
 Feature: Exposing the registry
   OpenShift 4.2 to 4.4 registry documentation, sections 2.2 and 6; 4.6, section 5.
 

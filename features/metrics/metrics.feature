@@ -1,12 +1,12 @@
-@metrics
+@metrics @needs-managed-registry
 Feature: Metrics of the registry
   OpenShift 4.2 registry documentation, section 5.4; 4.3 and 4.4, section 5.5; 4.6, section 4.5.
 
   Background:
-    Given the registry is Managed with emptyDir storage
+    Given the registry is Managed
     And a user without any role
 
-  @MET-CLUSTERROLE
+  @MET-CLUSTERROLE @needs-free-role-name
   Scenario: The prometheus-scraper role opens the metrics to a user
     Then the user cannot read the metrics
     When the administrator runs

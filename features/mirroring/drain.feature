@@ -1,4 +1,4 @@
-@mirroring
+@mirroring @needs-node-files
 Feature: Which mirrors drain the nodes
   OpenShift 4.16 images documentation, section 9.3.1: nodes are drained for ImageTagMirrorSet objects only.
 
@@ -10,7 +10,7 @@ Feature: Which mirrors drain the nodes
     And every node was closed for new pods, and its ordinary pods had to leave
     And pods can be scheduled on every node again
 
-  @MIR-NODRAIN-IDMS-ICSP @needs-two-nodes
+  @MIR-NODRAIN-IDMS-ICSP @needs-two-nodes @needs-quiet-nodes
   Scenario: Mirrors for digests leave nodes and pods alone
     Given the nodes take pods, and it is known which pods run on them
     When the administrator mirrors "registry.example.com/team" by digest to "mirror.example.com/team" with "AllowContactingSource"

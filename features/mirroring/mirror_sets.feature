@@ -1,8 +1,8 @@
-@mirroring
+@mirroring @needs-node-files
 Feature: Mirroring of image registries
   OpenShift 4.16 images documentation, sections 9.3 and 9.3.1.
 
-  @MIR-CONF-EXAMPLE @kind-smoke
+  @MIR-CONF-EXAMPLE @disruptive @needs-no-mirrors @kind-smoke
   Scenario: The example object pairs every source with its mirrors
     When the administrator creates the documented ImageDigestMirrorSet "ubi9repo"
     Then every node pulls by digest from

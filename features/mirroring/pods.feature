@@ -3,7 +3,7 @@ Feature: Pods whose images are mirrored
   OpenShift 4.16 images documentation, sections 9.3 and 9.3.1. A pod names its image by the source; where the node fetches
   it from is up to the node.
 
-  @MIR-REDIRECT @MIR-CR-SOURCE-MIRRORS @needs-kubelet @kind-smoke
+  @MIR-REDIRECT @MIR-CR-SOURCE-MIRRORS @needs-kubelet @disruptive @kind-smoke
   Scenario: A pod's image is pulled from the mirror
     Given an image "registry.example.com/app" in another registry
     And the mirror "mirror.example.com/copies" with the same image

@@ -1,4 +1,4 @@
-@operator
+@operator @disruptive
 Feature: What the operator does before anybody configures it
   OpenShift 4.3 to 4.6 registry documentation, sections 2.1, 2.2.1 and 3.3 to 3.5.
 

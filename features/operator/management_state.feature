@@ -1,4 +1,4 @@
-@operator
+@operator @disruptive
 Feature: The management state of the registry
   OpenShift 4.2 registry documentation, section 2.1; 4.3 to 4.6, section 2.3.
 

@@ -1,4 +1,4 @@
-@pruning
+@pruning @disruptive @needs-own-images
 Feature: What the image pruner prunes
   OpenShift 4.4 and 4.6 registry documentation, section 2.1.
 

@@ -1,4 +1,4 @@
-@storage @azure @backend-azure
+@storage @azure @backend-azure @disruptive
 Feature: Registry storage on Azure
   OpenShift 4.4 and 4.6 registry documentation, sections 3.3.1 to 3.3.3.
 

@@ -1,4 +1,4 @@
-@storage @emptydir
+@storage @emptydir @disruptive
 Feature: Registry storage in an empty directory, for clusters that are not in production
   OpenShift 4.3 registry documentation, sections 3.3.5 and 3.4.4; 4.4 and 4.6, sections 3.4.5 and 3.5.4.
 

@@ -1,4 +1,4 @@
-@storage @gcs @backend-gcs
+@storage @gcs @backend-gcs @disruptive
 Feature: Registry storage on Google Cloud Storage
   OpenShift 4.2 to 4.6 registry documentation, sections 3.2.1 to 3.2.3.
 

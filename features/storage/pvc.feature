@@ -1,4 +1,4 @@
-@storage @pvc
+@storage @pvc @disruptive @needs-free-claim-name
 Feature: Registry storage on a persistent volume
   OpenShift 4.2 registry documentation, sections 3.3.1 and 3.4.1; 4.3 to 4.6, sections 3.3.4 and 3.4.4.
 

@@ -1,4 +1,4 @@
-@storage @s3 @backend-s3
+@storage @s3 @backend-s3 @disruptive
 Feature: Registry storage on S3
   OpenShift 4.2 to 4.6 registry documentation, sections 3.1.1 and 3.1.2.
 

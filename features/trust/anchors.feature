@@ -1,4 +1,4 @@
-@trust
+@trust @disruptive
 Feature: Additional trust of the registry
   OpenShift 4.2 registry documentation, section 2.3.
 

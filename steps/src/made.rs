@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use api::names;
 use harness::{
     failure::Failure,
+    tenancy::{ObjectName, Tenancy},
     wait::{Check, wait},
 };
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
@@ -22,7 +23,7 @@ use crate::world::World;
 #[derive(Debug, Clone)]
 pub(crate) enum Made {
     /// An object, by type, namespace and name.
-    Object { resource: ApiResource, namespace: Option<String>, name: String },
+    Object(ObjectName),
     /// A project with everything in it.
     Project(String),
     /// A private folder.
@@ -54,11 +55,21 @@ impl World {
     where
         K: kube::Resource<DynamicType = ()>,
     {
-        self.made.push(Made::Object {
-            resource: ApiResource::erase::<K>(&()),
-            namespace: namespace.map(str::to_owned),
-            name: name.to_owned(),
-        });
+        let object = ObjectName::of::<K>(namespace, name);
+        self.write_down(&object);
+        self.made.push(Made::Object(object));
+    }
+
+    /// Writes a project down before it is made.
+    pub(crate) fn will_make_project(&mut self, name: &str) {
+        self.write_down(&ObjectName::of::<Namespace>(None, name));
+        self.made.push(Made::Project(name.to_owned()));
+    }
+
+    fn write_down(&self, object: &ObjectName) {
+        if let Tenancy::Guest(journal) = &self.env.tenancy {
+            journal.will_make(object.clone());
+        }
     }
 
     /// Takes away everything the scenario made, newest first, and reports what would not go.
@@ -75,7 +86,7 @@ impl World {
     async fn take_away(&self, made: &Made) -> Result<(), Failure> {
         let client = self.env.client.clone();
         match made {
-            Made::Object { resource, namespace, name } => {
+            Made::Object(ObjectName { resource, namespace, name }) => {
                 let api = dynamic(client, resource, namespace.as_deref());
                 delete(&api, name).await?;
                 self.gone(&api, name).await
@@ -129,6 +140,7 @@ impl World {
 
 /// Scales the operator's own Deployment and waits until as many pods run.
 pub(crate) async fn scale_operator(world: &World, replicas: i32) -> Result<(), Failure> {
+    world.disturbs("scaling the operator")?;
     let deployments: Api<Deployment> = world.in_registry_namespace();
     let patch = json!({"spec": {"replicas": replicas}});
     deployments

@@ -87,6 +87,7 @@ async fn mirrors_by_tag(world: &mut World, source: String, mirror: String) -> St
         "metadata": {"name": name},
         "spec": {"imageTagMirrors": [{"source": &source, "mirrors": [mirror]}]},
     });
+    world.disturbs("draining nodes")?;
     world.made.push(Made::Drained);
     world.made.push(Made::Mirrors(vec![source]));
     let object: ImageTagMirrorSet = serde_json::from_value(object).tried("writing an ImageTagMirrorSet")?;

@@ -34,7 +34,7 @@ use crate::{
 /// # Errors
 /// When the operator does not bootstrap a configuration in time.
 pub async fn reset(env: Arc<Environment>) -> Result<(), Failure> {
-    let mut world = World::open(env).await?;
+    let mut world = World::open(env, true).await?;
     let outcome = match world.start_afresh().await {
         Ok(()) => world.remove_strangers().await,
         Err(failure) => Err(failure),
@@ -46,6 +46,7 @@ pub async fn reset(env: Arc<Environment>) -> Result<(), Failure> {
 impl World {
     /// Patches the configuration as an administrator does and returns the generation that came of it.
     pub(crate) async fn configure(&self, spec: Value) -> Result<i64, Failure> {
+        self.disturbs("changing the registry configuration")?;
         let patch = json!({"spec": spec});
         let patched = self
             .configs()
@@ -109,6 +110,7 @@ impl World {
 
     /// Deletes the configuration, so that the operator initialises its components as on a fresh cluster.
     pub(crate) async fn start_afresh(&self) -> Step {
+        self.disturbs("deleting the registry configuration")?;
         let configs = self.configs();
         let old = configs.get_opt(names::CLUSTER).await.tried("reading the registry configuration")?;
         let old = old.and_then(|config| config.metadata.uid);
@@ -270,6 +272,15 @@ async fn initialises(world: &mut World) -> Step {
 #[given("storage is configured while the registry is Removed")]
 async fn storage_while_removed(world: &mut World) -> Step {
     world.configure(json!({"storage": {"emptyDir": {}}})).await.map(drop)
+}
+
+#[given("the registry is Managed")]
+async fn managed(world: &mut World) -> Step {
+    // In a cluster of others it is what they made of it; that it serves is the system's part.
+    if world.may_disturb() {
+        return managed_with_empty_dir(world).await;
+    }
+    has_rolled_out(world).await
 }
 
 #[given("the registry is Managed with emptyDir storage")]

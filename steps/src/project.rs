@@ -4,7 +4,7 @@ use harness::failure::{Failure, Tried};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, api::PostParams, config::Kubeconfig};
 
-use crate::{made::Made, world::World};
+use crate::world::World;
 
 impl World {
     /// The scenario's project; made, and made current for commands, when it does not exist yet.
@@ -13,7 +13,7 @@ impl World {
             return Ok(name.clone());
         }
         let name = format!("project-{}", self.id);
-        self.made.push(Made::Project(name.clone()));
+        self.will_make_project(&name);
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(name.clone());
         let api: Api<Namespace> = Api::all(self.env.client.clone());

@@ -39,6 +39,7 @@ impl World {
 
 #[given("the pruner keeps no image for its age")]
 async fn keeps_nothing(world: &mut World) -> Step {
+    world.disturbs("changing what the pruner keeps")?;
     let pruners: Api<ImagePruner> = Api::all(world.env.client.clone());
     world.made.push(Made::Restore {
         resource: kube::core::ApiResource::erase::<ImagePruner>(&()),

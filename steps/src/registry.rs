@@ -24,6 +24,7 @@ async fn answers_still(world: &mut World) -> Step {
 
 #[when("the registry pod is replaced")]
 async fn replaced(world: &mut World) -> Step {
+    world.disturbs("replacing the registry pod")?;
     let pods: Api<Pod> = world.in_registry_namespace();
     let old = pods.list(&ListParams::default().labels(&registry_pods())).await.tried("listing registry pods")?;
     let old: Vec<_> = old.iter().map(ResourceExt::name_any).collect();

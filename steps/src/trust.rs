@@ -43,6 +43,7 @@ fn map_key(map: &ConfigMap) -> String {
 }
 
 async fn trust(world: &World, reference: serde_json::Value) -> Step {
+    world.disturbs("changing the cluster's image configuration")?;
     let configs: Api<ImageConfig> = Api::all(world.env.client.clone());
     let patch = Patch::Merge(json!({"spec": {"additionalTrustedCA": reference}}));
     configs.patch(names::CLUSTER, &PatchParams::default(), &patch).await.tried("patching image.config").map(drop)

@@ -6,11 +6,12 @@ use api::{imageregistry::Config, names};
 use harness::{
     environment::{Environment, Tls, User},
     exposition::Exposition,
-    failure::{Failure, Tried},
+    failure::{Failure, Step, Tried},
     oci::{Image, Pulled, Reference, Registry},
     shell::{Ran, Shell},
     standin::StandIn,
     storage::StorageEndpoint,
+    tenancy::Tenancy,
 };
 use kube::Api;
 
@@ -52,6 +53,8 @@ pub struct World {
     /// The nodes' past, once a step began to watch it.
     pub(crate) watched: Option<Watched>,
     pub(crate) made: Vec<Made>,
+    /// Whether the scenario may change what others share.
+    may_disturb: bool,
 }
 
 impl std::fmt::Debug for World {
@@ -61,11 +64,12 @@ impl std::fmt::Debug for World {
 }
 
 impl World {
-    /// A World for one scenario in the lane of `env`.
+    /// A World for one scenario in the lane of `env`; in a cluster of others, `disruptive` says whether the scenario may
+    /// change what they share.
     ///
     /// # Errors
     /// When the scenario's private folder or kubeconfig cannot be made.
-    pub async fn open(env: Arc<Environment>) -> Result<Self, Failure> {
+    pub async fn open(env: Arc<Environment>, disruptive: bool) -> Result<Self, Failure> {
         let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
         let folder = env.folder(&format!("scenario-{id}"))?;
         let kubeconfig = folder.join("kubeconfig");
@@ -78,6 +82,7 @@ impl World {
             trust: env.trust.clone(),
             variables: BTreeMap::new(),
         };
+        let may_disturb = disruptive || matches!(env.tenancy, Tenancy::Own);
         Ok(Self {
             env,
             id,
@@ -93,6 +98,7 @@ impl World {
             generation: None,
             watched: None,
             made: vec![Made::Folder(folder)],
+            may_disturb,
         })
     }
 
@@ -103,6 +109,20 @@ impl World {
     /// The scenario's private folder.
     pub(crate) fn folder(&self) -> PathBuf {
         self.shell.folder.clone()
+    }
+
+    /// Whether the scenario may change what others share.
+    pub(crate) fn may_disturb(&self) -> bool {
+        self.may_disturb
+    }
+
+    /// Stops a scenario that is about to change what others share without saying so by its tag.
+    pub(crate) fn disturbs(&self, what: &str) -> Step {
+        if self.may_disturb {
+            return Ok(());
+        }
+        Err(Failure::error(what, "others use this cluster, and the scenario is not tagged @disruptive")
+            .next("tag the scenario @disruptive, and run it with --allow-disruption"))
     }
 
     pub(crate) fn configs(&self) -> Api<Config> {

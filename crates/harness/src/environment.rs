@@ -21,6 +21,7 @@ use crate::{
     oci::{Account, Credentials, Registry, RegistryOptions},
     storage::StorageEndpoint,
     system::Limits,
+    tenancy::Tenancy,
     trust::Authority,
 };
 
@@ -38,9 +39,11 @@ impl std::fmt::Debug for User {
 }
 
 impl User {
-    /// The log-in of this user: any user name, the token as password.
+    /// The log-in of this user: any user name, the token as password. What stands before the last colon of a name is left
+    /// out, because names with colons are refused.
     pub fn credentials(&self) -> Credentials {
-        Credentials::Account(Account { user: self.name.clone(), password: self.token.clone() })
+        let user = self.name.rsplit(':').next().unwrap_or_default().to_owned();
+        Credentials::Account(Account { user, password: self.token.clone() })
     }
 }
 
@@ -105,6 +108,7 @@ pub trait CommandSeam: Send + Sync {
 pub struct Environment {
     /// The lane's number, from 1.
     pub lane: usize,
+    pub tenancy: Tenancy,
     /// The API as the administrator.
     pub client: Client,
     /// The administrator's kubeconfig; commands get a copy of it.

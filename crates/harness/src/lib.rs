@@ -28,6 +28,7 @@ pub mod standin;
 pub mod storage;
 pub mod suite;
 pub mod system;
+pub mod tenancy;
 pub mod trust;
 pub mod verdict;
 pub mod wait;

@@ -15,7 +15,8 @@ use crate::{
     system::System,
 };
 
-/// What the place of the run can do. A scenario tagged `@needs-X` or `@backend-…` runs only where X is present.
+/// What the place of the run can do. A scenario tagged `@needs-X`, `@backend-…` or `@disruptive` runs only where
+/// that is present.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// The target's name, for reasons.

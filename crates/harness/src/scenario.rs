@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{datafile::Place, requirement};
 
+/// What a scenario tagged `@disruptive` needs of the target.
+pub const DISRUPTION: &str = "disruption";
+
 /// One scenario, or one row of an outline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -56,11 +59,18 @@ impl Scenario {
         self.subject == tag || self.tags.iter().any(|own| own == tag)
     }
 
-    /// What the target must be able to do, from `@needs-…` and `@backend-…` tags: `podman`, `backend-s3`.
+    /// What the target must be able to do, from `@needs-…` and `@backend-…` tags: `podman`, `backend-s3`; `disruption`
+    /// from `@disruptive`.
     pub fn needs(&self) -> impl Iterator<Item = &str> {
-        self.tags.iter().filter_map(|tag| {
+        let disruption = self.is_disruptive().then_some(DISRUPTION);
+        disruption.into_iter().chain(self.tags.iter().filter_map(|tag| {
             tag.strip_prefix("needs-").or_else(|| tag.starts_with("backend-").then_some(tag.as_str()))
-        })
+        }))
+    }
+
+    /// Whether it changes what everybody in the cluster shares: the registry's configuration, the registry itself, nodes.
+    pub fn is_disruptive(&self) -> bool {
+        self.has_tag("disruptive")
     }
 
     /// What the system must claim, from `@claims-…` tags.

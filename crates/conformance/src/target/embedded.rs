@@ -17,6 +17,7 @@ use harness::{
     evidence::Evidence,
     failure::{Failure, Tried as _},
     plan::Capabilities,
+    tenancy::Tenancy,
     trust::Authority,
 };
 use local_cluster::{Ledger, Tool, Tools, doctor, port};
@@ -25,6 +26,7 @@ use storage_backends::Preferred;
 use tokio::sync::OnceCell;
 
 use super::{
+    OF_OWN_CLUSTERS,
     cluster::{Cluster, ClusterOptions, GRACE},
     image_files, kept_logs, make_folder, manifests,
     pod_logs::PodLogs,
@@ -101,7 +103,7 @@ impl Target for Embedded {
     type World = World;
 
     fn capabilities(&self) -> Capabilities {
-        let mut present = BTreeSet::from(["two-nodes".to_owned()]);
+        let mut present = BTreeSet::from(OF_OWN_CLUSTERS.map(str::to_owned));
         let pulls = "nodes of the embedded target pull no images: their pods run programs of this machine";
         let mut absent = BTreeMap::from([("kubelet".to_owned(), pulls.to_owned())]);
         storage::capabilities(&self.request.data, Preferred::Processes, &mut present, &mut absent);
@@ -226,6 +228,7 @@ impl SystemLane<Cluster> {
         let files = cluster.node_files();
         let environment = Environment {
             lane,
+            tenancy: Tenancy::Own,
             client: client.clone(),
             kubeconfig: command_kubeconfig,
             api_server: cluster.control_plane.api_url().to_owned(),

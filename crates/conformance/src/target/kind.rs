@@ -20,6 +20,7 @@ use harness::{
     failure::{Failure, Tried as _},
     plan::Capabilities,
     system::Limits,
+    tenancy::Tenancy,
     trust::Authority,
 };
 use local_cluster::{Ledger, Tool, Tools};
@@ -28,6 +29,7 @@ use storage_backends::Preferred;
 use tokio::{net::TcpListener, sync::OnceCell};
 
 use super::{
+    OF_OWN_CLUSTERS,
     admission::{Admission, Gifts, TRUST},
     api_certificate,
     engine::Engine,
@@ -154,7 +156,8 @@ impl Target for Kind {
     type World = World;
 
     fn capabilities(&self) -> Capabilities {
-        let mut present = BTreeSet::from(["two-nodes".to_owned(), "kubelet".to_owned()]);
+        let mut present = BTreeSet::from(OF_OWN_CLUSTERS.map(str::to_owned));
+        present.insert("kubelet".to_owned());
         let mut absent = BTreeMap::new();
         storage::capabilities(&self.request.data, Preferred::Containers, &mut present, &mut absent);
         for program in ["podman", "skopeo"] {
@@ -352,6 +355,7 @@ impl Opening<'_> {
         let seams = Seams::new(seams, &texts, &storage_seam);
         let environment = Environment {
             lane,
+            tenancy: Tenancy::Own,
             client: client.clone(),
             kubeconfig: command_kubeconfig,
             api_server: format!("https://{}", cluster.api_server),

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use harness::failure::{Failure, Tried as _};
+use harness::{
+    failure::{Failure, Tried as _},
+    scenario::DISRUPTION,
+};
 use local_cluster::secret_file;
 
 pub mod chosen;
@@ -25,6 +28,21 @@ mod seams;
 mod startup;
 mod storage;
 mod system_lane;
+
+/// What every cluster offers that was made for the run: nobody else is in it, and nothing of others.
+const OF_OWN_CLUSTERS: [&str; 11] = [
+    DISRUPTION,
+    "managed-registry",
+    "routes",
+    "node-files",
+    "two-nodes",
+    "quiet-nodes",
+    "own-images",
+    "no-mirrors",
+    "free-image-name",
+    "free-role-name",
+    "free-claim-name",
+];
 
 /// A folder that only this user can enter: keys and tokens of a lane lie below it.
 fn make_folder(path: &Path) -> Result<(), Failure> {

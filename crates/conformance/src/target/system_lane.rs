@@ -47,7 +47,7 @@ pub(super) struct SystemLane<G> {
 
 impl<G: Ground> Lane<World> for SystemLane<G> {
     fn world<'a>(&'a self, _: &'a Scenario) -> LocalBoxFuture<'a, Result<World, Failure>> {
-        World::open(self.environment.clone()).boxed_local()
+        World::open(self.environment.clone(), true).boxed_local()
     }
 
     fn after<'a>(&'a self, world: &'a mut World, _: Verdict) -> LocalBoxFuture<'a, Result<Vec<Leak>, Failure>> {
