@@ -36,7 +36,9 @@ enum Command {
     )]
     Prove(ProveOptions),
     /// Show what would run, where, and why the rest would not
-    #[command(after_help = "Example:\n  registry-conformance plan --select @access --lanes 2 --format json")]
+    #[command(
+        after_help = "Examples:\n  registry-conformance plan --select @access --lanes 2 --format json\n  registry-conformance plan --target kind --images"
+    )]
     Plan(PlanOptions),
     /// Show how much of the documents is covered, or check that everything fits together
     #[command(
@@ -131,6 +133,9 @@ pub(crate) enum Collateral {
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(mut_arg("images", |argument| argument.num_args(0..=1).default_missing_value(plan::LIST).help(
+    "List the images that the run would need instead; with DIR, plan for a run that loads its images from there",
+)))]
 pub(crate) struct PlanOptions {
     #[command(flatten)]
     pub options: Options,

@@ -1,7 +1,7 @@
 //! What the runner needs of a target: how a lane is opened, gives a scenario its World, is cleaned after it, made bad
 //! by a fault, and closed. Targets implement it; the runner knows nothing else of them.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use futures::future::LocalBoxFuture;
 use harness::{
@@ -15,7 +15,7 @@ use harness::{
     verdict::Verdict,
 };
 
-use crate::{binaries::Binaries, data::Data, place::Place, stop::Stop};
+use crate::{binaries::Binaries, data::Data, images::RunImage, place::Place, stop::Stop};
 
 /// A place where systems run: it opens lanes, each with its own control plane. It is shared by the lanes' threads.
 pub trait Target: Send + Sync + 'static {
@@ -24,6 +24,15 @@ pub trait Target: Send + Sync + 'static {
 
     /// What can be done here. It is asked before the plan is made, so it may look at the machine but start nothing.
     fn capabilities(&self) -> Capabilities;
+
+    /// The images that a run needs whose scenarios have these needs (`backend-s3`); none where nothing runs from images.
+    ///
+    /// # Errors
+    /// When a file that names images is wrong.
+    fn images(&self, needs: &BTreeSet<String>) -> Result<Vec<RunImage>, Failure> {
+        let _ = needs;
+        Ok(vec![])
+    }
 
     /// How long a lane may take to open; the system's `start` unless the target needs longer for itself.
     fn start_limit(&self, limits: &Limits) -> Duration {

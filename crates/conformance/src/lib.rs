@@ -10,6 +10,7 @@ pub mod component;
 pub mod data;
 pub mod executable;
 pub mod exit;
+pub mod images;
 pub mod lane;
 pub mod libtest;
 pub mod manifest;

@@ -1,7 +1,12 @@
 //! `plan`: what would run, in which lane and order, and why the rest would not. Making the plan is shared with `run`
 //! and the test target.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::Path,
+    sync::Arc,
+};
 
 use harness::{
     check,
@@ -19,12 +24,16 @@ use crate::{
     binaries::Binaries,
     cli::{Form, Options, PlanOptions},
     data::Data,
+    images,
     lane::{Request, Target as _, TargetName, Wiring},
     output,
     parser::Features,
     results,
     vocabulary::Vocabulary,
 };
+
+/// What `--images` means in `plan` when no folder is named.
+pub(crate) const LIST: &str = "-";
 
 /// Everything that is known before something is started.
 pub(crate) struct Prepared<W: Wiring> {
@@ -149,13 +158,30 @@ fn earlier_seconds(options: &Options) -> BTreeMap<String, f64> {
 /// The command.
 pub(crate) fn command<W: Wiring>(wiring: &W, options: &PlanOptions) -> anyhow::Result<Exit> {
     let selection = Selection::parse_any(&options.options.select)?;
-    let prepared = Prepared::new(wiring, &options.options, selection)?;
-    let plan = prepared.plan(&options.options)?;
+    let mut place = options.options.clone();
+    let lists_images = place.place.images.take_if(|folder| folder == Path::new(LIST)).is_some();
+    let prepared = Prepared::new(wiring, &place, selection)?;
+    let plan = prepared.plan(&place)?;
+    if lists_images {
+        let images = prepared.target.images(&needs(&plan))?;
+        output::print(&match options.format {
+            Form::Json => serde_json::to_string_pretty(&images)? + "\n",
+            Form::Text => images::text(&images, &prepared.system.title, &prepared.target_name),
+        })?;
+        return Ok(Exit::Passed);
+    }
     output::print(&match options.format {
         Form::Json => serde_json::to_string_pretty(&plan)? + "\n",
         Form::Text => text(&plan, &prepared.system, &prepared.target_name),
     })?;
     Ok(Exit::Passed)
+}
+
+/// What the scenarios need that were asked for, those included that will not run because it is not here.
+fn needs(plan: &Plan) -> BTreeSet<String> {
+    let run = plan.scenarios().map(|(_, scenario)| scenario);
+    let all = run.chain(plan.not_run.iter().map(|one| &one.scenario));
+    all.flat_map(|scenario| scenario.needs().map(str::to_owned)).collect()
 }
 
 /// The plan for people.

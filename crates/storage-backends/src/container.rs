@@ -58,7 +58,7 @@ impl StorageContainer {
         dir: &Path,
     ) -> Result<StorageContainer, Error> {
         std::fs::create_dir_all(dir).map_err(reach::file("make", dir))?;
-        let image = available(run).await?;
+        let image = available(run, options.pull).await?;
         let account = match backend.kind {
             Kind::Azure => Account::new(),
             _ => Account {
@@ -127,7 +127,7 @@ impl StorageContainer {
 }
 
 /// The image that is started: the one of an archive where the engine has it, else the published one.
-async fn available(run: &ContainerRun) -> Result<String, Error> {
+async fn available(run: &ContainerRun, pull: bool) -> Result<String, Error> {
     let unreachable = |error: testcontainers::bollard::errors::Error| Error::NoContainers { reason: chain(&error) };
     let engine = Docker::connect_with_defaults().map_err(unreachable)?;
     for image in [&run.archive, &run.image] {
@@ -137,7 +137,7 @@ async fn available(run: &ContainerRun) -> Result<String, Error> {
             Err(error) => return Err(unreachable(error)),
         }
     }
-    if run.published {
+    if run.published && pull {
         return Ok(run.image.clone());
     }
     Err(Error::NoImage { archive: run.archive.clone(), image: run.image.clone() })

@@ -8,11 +8,14 @@ use local_cluster::{Tool, npm, tool};
 use crate::backend::Kind;
 use crate::{Backend, ContainerRun, Program, Run, service_account};
 
-/// Whether a backend can run here.
+/// Whether a backend can run here. `brought` are the images that archives will bring before it is started, where nothing may
+/// be pulled; without it what is published can be.
+///
+/// An engine that does not answer is no reason: a target that needs one says so when it gets ready.
 ///
 /// # Errors
 /// What is missing, and what helps.
-pub fn possible(backend: &Backend) -> Result<(), String> {
+pub fn possible(backend: &Backend, brought: Option<&[String]>) -> Result<(), String> {
     if backend.kind == Kind::Gcs {
         service_account::can_be_made()?;
     }
@@ -26,25 +29,30 @@ pub fn possible(backend: &Backend) -> Result<(), String> {
             (at_hand || can_be_built).then_some(()).ok_or_else(|| why.to_owned())
         }
         Run::Process(Program::Azurite) => npm::can_be_had().map_err(|why| format!("Azurite needs Node and npm: {why}")),
-        Run::Container(run) => has_image(run),
+        Run::Container(run) => has_image(run, brought),
     }
 }
 
-fn has_image(run: &ContainerRun) -> Result<(), String> {
+fn has_image(run: &ContainerRun, brought: Option<&[String]>) -> Result<(), String> {
+    let (archive, image) = (&run.archive, &run.image);
+    match brought {
+        Some(names) if names.contains(archive) => return Ok(()),
+        None if run.published => return Ok(()),
+        _ => {}
+    }
     let engine = |args: &[&str]| {
         let output = Command::new("docker").args(args).stdin(Stdio::null()).output();
-        output.map_err(|error| format!("docker cannot be run: {error}"))
+        output.is_ok_and(|output| output.status.success())
     };
-    let answer = engine(&["version", "--format", "{{.Server.Version}}"])?;
-    if !answer.status.success() {
-        return Err(format!("no container engine answers: {}", String::from_utf8_lossy(&answer.stderr).trim()));
-    }
-    let here =
-        |image: &str| engine(&["image", "inspect", "--format", "{{.Id}}", image]).map(|seen| seen.status.success());
-    if run.published || here(&run.archive)? || here(&run.image)? {
+    let here = |image: &str| engine(&["image", "inspect", "--format", "{{.Id}}", image]);
+    if !engine(&["version", "--format", "{{.Server.Version}}"]) || here(archive) || here(image) {
         return Ok(());
     }
-    let (archive, image) = (&run.archive, &run.image);
+    if brought.is_some() {
+        return Err(format!(
+            "the archives of --images lack {archive}, and nothing is pulled beside them; make them again with ci/air-gap/build"
+        ));
+    }
     Err(format!(
         "the engine has neither {archive} nor {image}, which is no longer published; build the archive with ci/air-gap and load it with --images"
     ))

@@ -64,6 +64,8 @@ pub struct StorageOptions {
     pub certificate: ServerCertificate,
     /// Which of the backends of a kind is meant when only the kind is named.
     pub preferred: Preferred,
+    /// Whether an image that the engine lacks may be pulled, where it is still published.
+    pub pull: bool,
     /// Network of the container engine that containers are put on.
     pub network: Option<String>,
     /// Where children are recorded.
@@ -73,7 +75,7 @@ pub struct StorageOptions {
 }
 
 impl StorageOptions {
-    /// Processes on 127.0.0.1, no ledger, 30 s to become healthy.
+    /// Processes on 127.0.0.1, no ledger, 30 s to become healthy; what is published may be pulled.
     pub fn new(
         files: Vec<DataFile>,
         tools: Tools,
@@ -87,6 +89,7 @@ impl StorageOptions {
             listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             certificate,
             preferred: Preferred::Processes,
+            pull: true,
             network: None,
             ledger: None,
             ready_within: Duration::from_secs(30),

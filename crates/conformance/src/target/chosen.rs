@@ -1,13 +1,16 @@
 //! The target that was chosen, one of several that differ in everything but their contract.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures::future::LocalBoxFuture;
 use harness::{evidence::Evidence, failure::Failure, plan::Capabilities, system::Limits};
 use steps::World;
 
 use super::{embedded::Embedded, kind::Kind};
-use crate::lane::{LaneOf, Request, Target, TargetName};
+use crate::{
+    images::RunImage,
+    lane::{LaneOf, Request, Target, TargetName},
+};
 
 /// The targets there are; the first is the default.
 pub const NAMES: [TargetName; 2] = [
@@ -54,6 +57,10 @@ impl Target for Chosen {
 
     fn capabilities(&self) -> Capabilities {
         self.any().capabilities()
+    }
+
+    fn images(&self, needs: &BTreeSet<String>) -> Result<Vec<RunImage>, Failure> {
+        self.any().images(needs)
     }
 
     fn start_limit(&self, limits: &Limits) -> Duration {

@@ -106,7 +106,7 @@ impl Target for Embedded {
         let mut present = BTreeSet::from(OF_OWN_CLUSTERS.map(str::to_owned));
         let pulls = "nodes of the embedded target pull no images: their pods run programs of this machine";
         let mut absent = BTreeMap::from([("kubelet".to_owned(), pulls.to_owned())]);
-        storage::capabilities(&self.request.data, Preferred::Processes, &mut present, &mut absent);
+        storage::capabilities(&self.request.data, Preferred::Processes, None, &mut present, &mut absent);
         for program in ["podman", "skopeo"] {
             match program::usable(program) {
                 Ok(()) => drop(present.insert(program.to_owned())),

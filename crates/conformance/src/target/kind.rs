@@ -46,9 +46,13 @@ use super::{
 };
 use crate::{
     executable::own_executable,
+    images::{self, RunImage},
     lane::{LaneOf, Request, Target},
+    manifest,
 };
 
+/// How storage products run here.
+const CONTAINERS: Preferred = Preferred::Containers;
 /// The file of `kind-config/` that is used when none is named.
 const CONFIG: &str = "default";
 
@@ -159,7 +163,10 @@ impl Target for Kind {
         let mut present = BTreeSet::from(OF_OWN_CLUSTERS.map(str::to_owned));
         present.insert("kubelet".to_owned());
         let mut absent = BTreeMap::new();
-        storage::capabilities(&self.request.data, Preferred::Containers, &mut present, &mut absent);
+        // A folder that cannot be read is told when the target gets ready.
+        let folder = self.request.place.images.as_deref();
+        let brought = folder.and_then(|folder| Collection::open(folder).ok()).map(|collection| collection.names());
+        storage::capabilities(&self.request.data, CONTAINERS, brought.as_deref(), &mut present, &mut absent);
         for program in ["podman", "skopeo"] {
             match program::usable(program) {
                 Ok(()) => drop(present.insert(program.to_owned())),
@@ -167,6 +174,19 @@ impl Target for Kind {
             }
         }
         Capabilities { target: "kind".to_owned(), present, absent }
+    }
+
+    fn images(&self, needs: &BTreeSet<String>) -> Result<Vec<RunImage>, Failure> {
+        let mut images = kind_cluster::images(&self.config)?;
+        images.extend(storage::images(&self.request.data, needs)?);
+        let manifests = self.request.system.manifests.iter().map(PathBuf::as_path);
+        let mut documents = vec![];
+        for file in manifests.chain([Path::new(platform_parts::MANIFEST)]) {
+            let read = manifest::read(&self.request.data, file);
+            documents.extend(read.tried(format!("reading the manifest {}", file.display()))?);
+        }
+        images.extend(images::of_manifests(&documents));
+        Ok(images)
     }
 
     fn start_limit(&self, limits: &Limits) -> Duration {
@@ -330,8 +350,7 @@ impl Opening<'_> {
         let tools = folder.join("bin");
         make_folder(&tools)?;
         link_cli(request, &tools)?;
-        let containers = Preferred::Containers;
-        let backends = storage::open(request, &prepared.tools, &folder, gateway, &authority, ledger, containers)?;
+        let backends = storage::open(request, &prepared.tools, &folder, gateway, &authority, ledger, CONTAINERS)?;
         let backends = Arc::new(backends);
         let command_kubeconfig = folder.join("command.kubeconfig");
         std::fs::copy(&cluster.kubeconfig, &command_kubeconfig).tried("copying the administrator's kubeconfig")?;

@@ -2,6 +2,7 @@
 //! What runs in it is up to others.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -28,6 +29,7 @@ use super::{
     engine::{Engine, output},
     make_folder,
 };
+use crate::images::{RunImage, Source};
 
 /// The label by which kind finds the containers of a cluster again (kind source, pkg/cluster/internal/providers/docker).
 const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
@@ -35,6 +37,13 @@ const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
 const NAME: &str = "registry-conformance";
 /// The namespace of kind's provisioner of volumes.
 const PROVISIONER: &str = "local-path-storage";
+/// The image of nodes whose configuration names none: the one that kind v0.33.0 was released with (kind source
+/// pkg/apis/config/defaults/image.go).
+const NODES: &str =
+    "docker.io/kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5";
+/// What that kind puts before several control planes; it names it by its tag only (kind source
+/// pkg/cluster/internal/loadbalancer/const.go), so an archive has the same name.
+const BALANCER: &str = "docker.io/envoyproxy/envoy:v1.36.2";
 /// Where every node has the folder that they share.
 const VOLUMES: &str = "/var/registry-conformance/volumes";
 /// How many plain users a cluster has.
@@ -51,7 +60,7 @@ pub(super) struct KindOptions<'a> {
     pub kind: &'a Path,
     /// The text of a file of `kind-config/`.
     pub config: &'a str,
-    /// The image of the nodes; kind's own when absent.
+    /// The image of all nodes; those of the configuration when absent, else kind's own.
     pub node_image: Option<&'a str>,
     /// The network of the run.
     pub network: &'a str,
@@ -98,7 +107,7 @@ impl KindCluster {
         let tokens = secrets.join("tokens.csv");
         secret_file::write(&tokens, user::token_file(&people).as_bytes()).tried("writing the tokens")?;
         let config = options.folder.join("kind.yaml");
-        let text = rendered(options.config, &tokens, options.volumes)?;
+        let text = rendered(options.config, options.node_image, &tokens, options.volumes)?;
         std::fs::write(&config, text).tried(format!("writing {}", config.display()))?;
         let made = options.folder.join("kind.kubeconfig");
 
@@ -110,7 +119,6 @@ impl KindCluster {
             .arg(&config)
             .arg("--kubeconfig")
             .arg(&made)
-            .args(options.node_image.iter().flat_map(|image| ["--image", image]))
             .env("KIND_EXPERIMENTAL_PROVIDER", "docker")
             .env("KIND_EXPERIMENTAL_DOCKER_NETWORK", options.network)
             .env("HTTPS_PROXY", format!("http://{}", options.proxy))
@@ -248,13 +256,38 @@ async fn refuse_foreign(engine: &Engine, name: &str) -> Result<(), Failure> {
     )))
 }
 
-/// Adds to a kind configuration what a run brings: the tokens of its people, on the node of the control plane, and a
-/// folder that all nodes share.
-fn rendered(config: &str, tokens: &Path, volumes: &Path) -> Result<String, Failure> {
+/// The images that kind is asked to make a cluster of this configuration from.
+///
+/// # Errors
+/// When it is no kind configuration.
+pub(super) fn images(config: &str) -> Result<Vec<RunImage>, Failure> {
+    let tried = "finding the images of the kind configuration";
+    let value: Value = serde_yaml::from_str(config).tried(tried)?;
+    let nodes = value["nodes"].as_array().ok_or_else(|| Failure::error(tried, "it has no list `nodes`"))?;
+    let named: BTreeSet<&str> = nodes.iter().map(|node| node["image"].as_str().unwrap_or(NODES)).collect();
+    let registry = |image: &str, archive: &str, purpose: &str| RunImage {
+        image: image.to_owned(),
+        source: Source::Registry,
+        archive: Some(archive.to_owned()),
+        purpose: purpose.to_owned(),
+    };
+    let mut images: Vec<_> =
+        named.into_iter().map(|image| registry(image, air_gap::NODE_IMAGE, "the cluster's nodes")).collect();
+    if nodes.iter().filter(|node| node["role"] == "control-plane").count() > 1 {
+        images.push(registry(BALANCER, BALANCER, "the balancer before the cluster's control planes"));
+    }
+    Ok(images)
+}
+
+/// Adds to a kind configuration what a run brings: the image of the nodes, the tokens of its people, on the node of the
+/// control plane, and a folder that all nodes share.
+fn rendered(config: &str, image: Option<&str>, tokens: &Path, volumes: &Path) -> Result<String, Failure> {
     let tried = "adding people and volumes to the kind configuration";
     let mut value: Value = serde_yaml::from_str(config).tried(tried)?;
     let nodes = value["nodes"].as_array_mut().ok_or_else(|| Failure::error(tried, "it has no list `nodes`"))?;
     for node in nodes.iter_mut() {
+        let own = node["image"].as_str().unwrap_or(NODES).to_owned();
+        node["image"] = image.unwrap_or(&own).into();
         let mut mounts = vec![json!({"hostPath": volumes, "containerPath": VOLUMES})];
         if node["role"] == "control-plane" {
             mounts.push(json!({"hostPath": tokens, "containerPath": TOKENS, "readOnly": true}));
@@ -348,7 +381,8 @@ mod tests {
 
     #[test]
     fn tokens_come_onto_the_control_plane_only_and_for_either_version_of_kubeadm() {
-        let text = rendered(CONFIG, Path::new("/run/tokens.csv"), Path::new("/volumes")).expect("a configuration");
+        let text =
+            rendered(CONFIG, None, Path::new("/run/tokens.csv"), Path::new("/volumes")).expect("a configuration");
         let value: Value = serde_yaml::from_str(&text).expect("YAML");
         assert_eq!(value["nodes"][0]["extraMounts"][1]["hostPath"], "/run/tokens.csv");
         assert_eq!(value["nodes"][1]["extraMounts"].as_array().map(Vec::len), Some(1));
@@ -357,10 +391,37 @@ mod tests {
         assert_eq!(versions, ["v1beta3", "v1beta4"]);
     }
 
+    #[rstest::rstest]
+    #[case::kinds_own(None, None, NODES)]
+    #[case::of_the_configuration(Some("example.com/node@sha256:aa"), None, "example.com/node@sha256:aa")]
+    #[case::of_an_archive(Some("example.com/node@sha256:aa"), Some("ours.local/node:v1"), "ours.local/node:v1")]
+    fn every_node_has_an_image_of_the_list(
+        #[case] own: Option<&str>,
+        #[case] archive: Option<&str>,
+        #[case] expected: &str,
+    ) {
+        let node = own.map(|image| format!(", image: \"{image}\"")).unwrap_or_default();
+        let config = CONFIG.replace("worker}", &format!("worker{node}}}")).replace("plane}", &format!("plane{node}}}"));
+        let text = rendered(&config, archive, Path::new("/t"), Path::new("/v")).expect("rendered");
+        let value: Value = serde_yaml::from_str(&text).expect("YAML");
+        let nodes = value["nodes"].as_array().expect("nodes");
+        assert!(nodes.iter().all(|node| node["image"] == expected), "{text}");
+        let listed = images(&config).expect("a list");
+        assert_eq!(listed.len(), 1);
+        assert!(archive.is_some() || listed[0].image == expected);
+    }
+
+    #[test]
+    fn several_control_planes_need_a_balancer() {
+        let config = CONFIG.replace("worker", "control-plane");
+        let listed = images(&config).expect("a list");
+        assert_eq!(listed.iter().map(|image| image.image.as_str()).collect::<Vec<_>>(), [NODES, BALANCER]);
+    }
+
     #[test]
     fn what_the_configuration_brings_itself_stays() {
         let config = CONFIG.replace("{role: control-plane}", "{role: control-plane, extraMounts: [{hostPath: /a}]}");
-        let text = rendered(&config, Path::new("/t"), Path::new("/v")).expect("rendered");
+        let text = rendered(&config, None, Path::new("/t"), Path::new("/v")).expect("rendered");
         let value: Value = serde_yaml::from_str(&text).expect("YAML");
         assert_eq!(value["nodes"][0]["extraMounts"].as_array().map(Vec::len), Some(3));
         assert_eq!(name_of(&config).expect("a name"), "ours");

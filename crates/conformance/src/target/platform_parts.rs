@@ -26,7 +26,7 @@ pub(super) const LABEL: (&str, &str) = ("app", "registry-conformance-platform");
 /// The port on which its router takes TLS.
 pub(super) const ROUTER_PORT: u16 = 8443;
 
-const MANIFEST: &str = "fixtures/platform/platform.yaml";
+pub(super) const MANIFEST: &str = "fixtures/platform/platform.yaml";
 const SECRET: &str = "registry-conformance-platform";
 /// What the process prints when everything is in place.
 const READY: &str = "platform ready";

@@ -12,18 +12,24 @@ use harness::{
     trust::Authority,
 };
 use local_cluster::{Ledger, Tools, secret_file};
-use storage_backends::{Backend, Preferred, ServerCertificate, StorageBackends, StorageOptions};
+use storage_backends::{Backend, Preferred, Run, ServerCertificate, StorageBackends, StorageOptions};
 
 use super::make_folder;
-use crate::{data::Data, lane::Request};
+use crate::{
+    data::Data,
+    images::{RunImage, Source},
+    lane::Request,
+};
 
 /// The kinds of storage that scenarios ask for by a tag such as `@backend-s3`.
 const KINDS: [&str; 3] = ["s3", "gcs", "azure"];
 
-/// Which kinds of storage can be had here in the preferred way, and why the others cannot.
+/// Which kinds of storage can be had here in the preferred way, and why the others cannot. `brought` are the images that
+/// archives bring, where nothing may be pulled.
 pub(super) fn capabilities(
     data: &Data,
     preferred: Preferred,
+    brought: Option<&[String]>,
     present: &mut BTreeSet<String>,
     absent: &mut BTreeMap<String, String>,
 ) {
@@ -34,7 +40,7 @@ pub(super) fn capabilities(
         let backends = files.iter().filter_map(|file| Backend::read(file).ok());
         let found = backends.into_iter().find(|backend| backend.name == name);
         let possible = match found {
-            Some(backend) => storage_backends::possible(&backend),
+            Some(backend) => storage_backends::possible(&backend, brought),
             None => Err(format!("there is no file backends/{name}.yaml")),
         };
         match possible {
@@ -42,6 +48,31 @@ pub(super) fn capabilities(
             Err(why) => drop(absent.insert(format!("backend-{kind}"), why)),
         }
     }
+}
+
+/// What is needed of the kinds that scenarios ask for, such as `backend-s3`, when they run as containers.
+///
+/// # Errors
+/// When a backend file is wrong.
+pub(super) fn images(data: &Data, asked: &BTreeSet<String>) -> Result<Vec<RunImage>, Failure> {
+    let tried = "reading the backends";
+    let mut images = vec![];
+    for backend in data.files("backends", "yaml").tried(tried)?.iter().map(Backend::read) {
+        let backend = backend.tried(tried)?;
+        let preferred = asked.iter().filter_map(|tag| tag.strip_prefix("backend-"));
+        if !preferred.map(|kind| Preferred::Containers.of_kind(kind)).any(|name| name == backend.name) {
+            continue;
+        }
+        if let Run::Container(run) = backend.run() {
+            images.push(RunImage {
+                image: run.image.clone(),
+                source: if run.published { Source::Registry } else { Source::Archive },
+                archive: Some(run.archive.clone()),
+                purpose: backend.title,
+            });
+        }
+    }
+    Ok(images)
 }
 
 /// The names for certificates of what stands for storage: its own address, and the hosts it is asked for by.
@@ -76,6 +107,7 @@ pub(super) fn open(
     let mut options = StorageOptions::new(files, tools.clone(), folder, certificate);
     options.listen = listen;
     options.preferred = preferred;
+    options.pull = request.place.images.is_none();
     options.ledger = Some(ledger.clone());
     StorageBackends::new(options).tried("reading the backends")
 }
