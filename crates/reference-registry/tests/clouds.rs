@@ -4,7 +4,16 @@
 
 mod desk;
 
-use std::{net::SocketAddr, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
 use desk::{Desk, path};
 use http::Method;
@@ -20,6 +29,9 @@ const REPOSITORY: &str = "project/image";
 const MIB: usize = 1 << 20;
 const ACCOUNT: &str = "registryaccount";
 const ACCOUNT_KEY: &str = "dGhlIGtleSBvZiBhbiBhY2NvdW50IHRoYXQgbGl2ZXMgZm9yIG9uZSB0ZXN0";
+
+/// How many servers were started, and one more.
+static SERVERS: AtomicU8 = AtomicU8::new(1);
 
 /// A server, and a bucket `images` in it.
 struct Cloud {
@@ -58,19 +70,21 @@ impl Cloud {
                 (PathBuf::from("node"), Some(script))
             }
         };
-        let port = ReservedPort::near([127, 0, 0, 1].into(), 24000).unwrap();
+        // An address of its own: a port that was let go for one server would be found free by the next until it listens.
+        let host = [127, 80, 0, SERVERS.fetch_add(1, Ordering::Relaxed)];
+        let port = ReservedPort::near(host.into(), 24000).unwrap();
         let address = port.address();
-        let number = address.port().to_string();
+        let (host, number) = (address.ip().to_string(), address.port().to_string());
         let mut child = ChildOptions::new("cloud", program, folder.path().join("server.log"));
         child.args = match script {
-            None => ["-scheme", "http", "-host", "127.0.0.1", "-port", &number, "-public-host", "127.0.0.1"]
+            None => ["-scheme", "http", "-host", &host, "-port", &number, "-public-host", &host]
                 .iter()
                 .chain(&["-backend", "memory"])
                 .map(Into::into)
                 .collect(),
             Some(script) => std::iter::once(script.into())
-                .chain(["--blobPort", &number, "--disableTelemetry", "--skipApiVersionCheck"].map(Into::into))
-                .chain(["--inMemoryPersistence".into()])
+                .chain(["--blobHost", &host, "--blobPort", &number].map(Into::into))
+                .chain(["--disableTelemetry", "--skipApiVersionCheck", "--inMemoryPersistence"].map(Into::into))
                 .collect(),
         };
         child.env = vec![("AZURITE_ACCOUNTS".into(), format!("{ACCOUNT}:{ACCOUNT_KEY}").into())];
