@@ -44,9 +44,17 @@ impl World {
         let api: Api<ClusterRoleBinding> = Api::all(self.env.client.clone());
         let all = api.list(&ListParams::default()).await.tried("listing cluster role bindings")?;
         let ours = all.into_iter().filter(|binding| {
-            binding.role_ref.name == ROLE && binding.subjects.iter().flatten().any(|subject| subject.name == user)
+            binding.role_ref.name == ROLE && binding.subjects.iter().flatten().any(|subject| name_of(subject) == user)
         });
         Ok(ours.filter_map(|binding| binding.metadata.name).collect())
+    }
+}
+
+/// The name under which the API server knows a subject.
+fn name_of(subject: &Subject) -> String {
+    match (subject.kind.as_str(), &subject.namespace) {
+        ("ServiceAccount", Some(namespace)) => format!("system:serviceaccount:{namespace}:{}", subject.name),
+        _ => subject.name.clone(),
     }
 }
 
@@ -54,6 +62,7 @@ impl World {
 async fn cannot_read(world: &mut World) -> Step {
     // The role and its bindings are the scenario's, whichever command makes them.
     world.will_make::<ClusterRole>(None, ROLE);
+    world.will_make::<ClusterRoleBinding>(None, ROLE);
     let answer = world.read_metrics().await?;
     match answer.status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(()),

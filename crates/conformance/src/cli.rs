@@ -226,13 +226,22 @@ pub(crate) struct ClusterOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Start a cluster and stay until Ctrl-C or `cluster down`
-    Up(ClusterName),
+    Up(ClusterUp),
     /// End a cluster that `up` started
     Down(ClusterName),
     /// Print the path of a cluster's kubeconfig
     Kubeconfig(ClusterName),
-    /// Remove what killed runs left behind
+    /// Remove what killed runs left behind, and put back what they changed in clusters of others
     Gc,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct ClusterUp {
+    #[command(flatten)]
+    pub name: ClusterName,
+    /// Install this system in it: a file of systems/ by its name
+    #[arg(long, value_name = "NAME")]
+    pub system: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]

@@ -3,7 +3,7 @@
 use harness::verdict::Exit;
 
 use crate::{
-    cli::{ClusterCommand, ClusterName},
+    cli::{ClusterCommand, ClusterName, ClusterUp},
     lane::{ClusterAction, Wiring},
     output,
     stop::Stop,
@@ -12,7 +12,7 @@ use crate::{
 /// The command.
 pub(crate) async fn command<W: Wiring>(wiring: &W, action: ClusterCommand, stop: Stop) -> anyhow::Result<Exit> {
     let action = match action {
-        ClusterCommand::Up(ClusterName { name }) => ClusterAction::Up { name },
+        ClusterCommand::Up(ClusterUp { name: ClusterName { name }, system }) => ClusterAction::Up { name, system },
         ClusterCommand::Down(ClusterName { name }) => ClusterAction::Down { name },
         ClusterCommand::Kubeconfig(ClusterName { name }) => ClusterAction::Kubeconfig { name },
         ClusterCommand::Gc => ClusterAction::Gc,

@@ -162,8 +162,8 @@ pub struct Checked {
 /// What to do with a cluster by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterAction {
-    /// Start one and stay until told to stop.
-    Up { name: String },
+    /// Start one, install a system in it if one is named, and stay until told to stop.
+    Up { name: String, system: Option<String> },
     /// End one.
     Down { name: String },
     /// Print the path of its kubeconfig.

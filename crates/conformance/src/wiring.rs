@@ -23,6 +23,7 @@ use crate::{
     target::{
         chosen::{self, Chosen},
         cluster::{Cluster, ClusterOptions},
+        recover_all,
     },
 };
 
@@ -54,10 +55,10 @@ impl Wiring for Native {
     fn cluster(&self, action: ClusterAction, stop: Stop) -> LocalBoxFuture<'_, Result<String, Failure>> {
         async move {
             match action {
-                ClusterAction::Up { name } => up(&name, stop).await,
+                ClusterAction::Up { name, system } => up(&name, system.as_deref(), stop).await,
                 ClusterAction::Down { name } => down(&name).await,
                 ClusterAction::Kubeconfig { name } => Ok(Handle::read(&name)?.kubeconfig.display().to_string()),
-                ClusterAction::Gc => collect(),
+                ClusterAction::Gc => collect().await,
             }
         }
         .boxed_local()
@@ -118,18 +119,20 @@ impl Handle {
     }
 }
 
-async fn up(name: &str, stop: Stop) -> Result<String, Failure> {
+async fn up(name: &str, system: Option<&str>, stop: Stop) -> Result<String, Failure> {
     if Handle::find(name)?.is_some() {
         return Err(Failure::error(format!("starting the cluster {name}"), "a cluster of that name is running")
             .next(format!("end it with `registry-conformance cluster down {name}` or give another name")));
     }
-    collect()?;
+    let data = Data::find(None).tried("finding the systems")?;
+    let system = find(&data, system)?;
+    collect().await?;
     let tools = local_cluster::tool::locate(output::tell).await.tried("finding the programs of a control plane")?;
     let folder = std::env::temp_dir().join(format!("registry-conformance-cluster-{}", std::process::id()));
     let starting = Cluster::start(ClusterOptions {
         folder: &folder,
         tools: &tools,
-        images: own_images()?,
+        images: images(&system)?,
         doorway: None,
         trust: None,
         ready_within: START,
@@ -138,11 +141,16 @@ async fn up(name: &str, stop: Stop) -> Result<String, Failure> {
         cluster = starting => cluster?,
         () = stop.asked() => return Ok("stopped before the cluster was ready".to_owned()),
     };
+    cluster.install(&data, &system).await?;
     let process = ledger::ProcessIdentity::of(std::process::id())
         .ok_or_else(|| Failure::error("reading this process' identity", "there is none in /proc"))?;
     let kubeconfig = cluster.kubeconfig().to_owned();
     let path = Handle { process, kubeconfig: kubeconfig.clone() }.write(name)?;
-    let ready = format!("cluster {name} is ready; export KUBECONFIG={}\n", kubeconfig.display());
+    let ready = format!(
+        "cluster {name} is ready; export KUBECONFIG={}\nits routes are entered at {}\n",
+        kubeconfig.display(),
+        cluster.router()
+    );
     output::print(&ready).tried("saying that the cluster is ready")?;
     stop.asked().await;
     let _ = std::fs::remove_file(path);
@@ -150,12 +158,24 @@ async fn up(name: &str, stop: Stop) -> Result<String, Failure> {
     Ok(format!("cluster {name} has ended"))
 }
 
-/// The images of the reference system's file, so that it can be installed by hand.
-fn own_images() -> Result<String, Failure> {
-    let tried = "reading the reference system";
-    let data = Data::find(None).tried(tried)?;
-    let systems = data.systems(&data.catalogue().tried(tried)?).tried(tried)?;
-    let mut images = System::find(&systems, "reference").tried(tried)?.images.clone();
+/// The system to install; without a name the reference with nothing that installs it, so that it can be done by hand.
+fn find(data: &Data, name: Option<&str>) -> Result<System, Failure> {
+    let tried = format!("finding the system {}", name.unwrap_or("reference"));
+    let systems = data.systems(&data.catalogue().tried(&tried)?).tried(&tried)?;
+    let mut system = System::find(&systems, name.unwrap_or("reference")).tried(&tried)?.clone();
+    if let Some(component) = system.components.first() {
+        let seen = format!("its {} comes as a program", component.name);
+        return Err(Failure::error(tried, seen).next("name a system that comes with this program, such as reference"));
+    }
+    if name.is_none() {
+        system.manifests.clear();
+    }
+    Ok(system)
+}
+
+/// The image map of its nodes.
+fn images(system: &System) -> Result<String, Failure> {
+    let mut images = system.images.clone();
     for word in images.iter_mut().flat_map(|image| &mut image.command) {
         *word = word.replace("{self}", &own_executable().display().to_string());
     }
@@ -179,14 +199,22 @@ async fn down(name: &str) -> Result<String, Failure> {
     Ok(format!("cluster {name} has ended"))
 }
 
-fn collect() -> Result<String, Failure> {
+async fn collect() -> Result<String, Failure> {
+    let recovered = recover_all().await;
+    if let Some(first) = recovered.failures.into_iter().next() {
+        return Err(first);
+    }
     let report = ledger::gc().tried("removing what killed runs left")?;
     if let Some(first) = report.failures.first() {
         return Err(Failure::error("removing what killed runs left", first));
     }
     let (processes, folders, containers) = (report.processes.len(), report.folders.len(), report.containers.len());
     let runs = report.runs.len();
-    Ok(format!(
+    let mut said = format!(
         "removed {processes} processes, {folders} folders and {containers} containers, networks or images of {runs} ended runs"
-    ))
+    );
+    for server in recovered.clusters {
+        said.push_str(&format!("\nwhat a killed run has changed in {server} is as it was before"));
+    }
+    Ok(said)
 }

@@ -62,10 +62,11 @@ impl Scenario {
     /// What the target must be able to do, from `@needs-…` and `@backend-…` tags: `podman`, `backend-s3`; `disruption`
     /// from `@disruptive`.
     pub fn needs(&self) -> impl Iterator<Item = &str> {
-        let disruption = self.is_disruptive().then_some(DISRUPTION);
-        disruption.into_iter().chain(self.tags.iter().filter_map(|tag| {
+        let own = self.tags.iter().filter_map(|tag| {
             tag.strip_prefix("needs-").or_else(|| tag.starts_with("backend-").then_some(tag.as_str()))
-        }))
+        });
+        // Last, because it is the one need that a flag can meet.
+        own.chain(self.is_disruptive().then_some(DISRUPTION))
     }
 
     /// Whether it changes what everybody in the cluster shares: the registry's configuration, the registry itself, nodes.

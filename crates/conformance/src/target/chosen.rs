@@ -6,14 +6,14 @@ use futures::future::LocalBoxFuture;
 use harness::{evidence::Evidence, failure::Failure, plan::Capabilities, system::Limits};
 use steps::World;
 
-use super::{embedded::Embedded, kind::Kind};
+use super::{embedded::Embedded, installed::Installed, kind::Kind};
 use crate::{
     images::RunImage,
     lane::{LaneOf, Request, Target, TargetName},
 };
 
 /// The targets there are; the first is the default.
-pub const NAMES: [TargetName; 2] = [
+pub const NAMES: [TargetName; 3] = [
     TargetName {
         name: "embedded",
         about: "control planes and pods as processes of this machine; no Docker, no root, no cluster",
@@ -24,12 +24,18 @@ pub const NAMES: [TargetName; 2] = [
         about: "a cluster of containers made by kind, storage products in containers beside it; needs Docker",
         most_lanes: Some(1),
     },
+    TargetName {
+        name: "cluster",
+        about: "what the cluster of a kubeconfig has; nothing is installed, and what is changed is put back",
+        most_lanes: Some(1),
+    },
 ];
 
 /// One of the targets.
 pub enum Chosen {
     Embedded(Box<Embedded>),
     Kind(Box<Kind>),
+    Cluster(Box<Installed>),
 }
 
 impl Chosen {
@@ -38,7 +44,9 @@ impl Chosen {
     /// # Errors
     /// When the request has what the target cannot do.
     pub fn new(request: Request) -> Result<Self, Failure> {
+        request.place.check(&request.target)?;
         match request.target.as_str() {
+            "cluster" => Installed::new(request).map(Box::new).map(Self::Cluster),
             "kind" => Kind::new(request).map(Box::new).map(Self::Kind),
             _ => Embedded::new(request).map(Box::new).map(Self::Embedded),
         }
@@ -48,6 +56,7 @@ impl Chosen {
         match self {
             Self::Embedded(target) => target.as_ref(),
             Self::Kind(target) => target.as_ref(),
+            Self::Cluster(target) => target.as_ref(),
         }
     }
 }

@@ -11,12 +11,13 @@ use futures::{FutureExt as _, future::BoxFuture};
 use harness::{
     environment::NodeFiles,
     failure::{Failure, Tried as _},
+    system::System,
 };
 use kube::{Client, Config, config::Kubeconfig};
 use local_cluster::{Child, ChildOptions, ControlPlane, ControlPlaneOptions, Ledger, PodNetwork, ReadyLine, Tools};
 
-use super::make_folder;
-use crate::executable::own_executable;
+use super::{make_folder, manifests};
+use crate::{data::Data, executable::own_executable};
 
 /// How long a child of ours may take to end once it was asked to.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
@@ -121,6 +122,19 @@ impl Cluster {
     /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> &Path {
         self.control_plane.kubeconfig()
+    }
+
+    /// Installs a system, whose images the nodes know.
+    ///
+    /// # Errors
+    /// When the API server refuses one of its manifests.
+    pub async fn install(&self, data: &Data, system: &System) -> Result<(), Failure> {
+        manifests::apply_files(&self.client, data, &system.manifests).await
+    }
+
+    /// Where traffic to routes enters.
+    pub fn router(&self) -> SocketAddr {
+        self.router
     }
 
     /// Certificates of the authorities that clients outside the cluster need, in PEM.

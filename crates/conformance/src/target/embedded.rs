@@ -39,7 +39,6 @@ use super::{
 use crate::{
     lane::{LaneOf, Request, Target},
     manifest,
-    place::Place,
 };
 
 /// Control planes as child processes of this one.
@@ -56,10 +55,6 @@ impl Embedded {
     /// # Errors
     /// When the request names a cluster or images, of which this target has none.
     pub fn new(request: Request) -> Result<Self, Failure> {
-        if request.place != Place::default() {
-            let seen = "--cluster, --images and --kind-config are for target kind";
-            return Err(Failure::error("using target embedded", seen).next("add --target kind, or leave them out"));
-        }
         Ok(Self { request, tools: OnceCell::new(), ledger: OnceCell::new() })
     }
 

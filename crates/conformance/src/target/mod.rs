@@ -11,15 +11,22 @@ use local_cluster::secret_file;
 pub mod chosen;
 pub mod cluster;
 pub mod embedded;
+pub mod installed;
 pub mod kind;
+
+pub use held::recover_all;
 
 mod admission;
 mod api_certificate;
 mod engine;
+mod held;
 mod image_files;
 mod kept_logs;
 mod kind_cluster;
+mod kubeconfig;
 mod manifests;
+mod node_pods;
+mod people;
 mod platform_parts;
 mod pod_logs;
 mod port_forward;
@@ -27,6 +34,7 @@ mod program;
 mod seams;
 mod startup;
 mod storage;
+mod survey;
 mod system_lane;
 
 /// What every cluster offers that was made for the run: nobody else is in it, and nothing of others.

@@ -1,0 +1,472 @@
+//! What a cluster of others holds, kept on disk from before the first scenario until it is there again. A run that was
+//! killed leaves it behind; the next run against the cluster, or `cluster gc`, takes away what scenarios made and puts
+//! back what they changed.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use api::{
+    condition::OperatorCondition,
+    config::ImageConfig,
+    imageregistry::{Config, ImagePruner},
+    mirror::{ImageContentSourcePolicy, ImageDigestMirrorSet, ImageTagMirrorSet},
+    names,
+    route::Route,
+};
+use harness::{
+    failure::{Failure, Kind, Tried as _},
+    tenancy::{Journal, ObjectName},
+    wait::{Check, answers, wait},
+};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    core::ApiResource,
+};
+use local_cluster::{ledger, ledger::ProcessIdentity, secret_file};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::kubeconfig;
+
+/// How long the operator may take to act on the configuration that was put back, also where no system says so.
+const SETTLED: Duration = Duration::from_secs(180);
+
+/// An object as it was: what its owner says, without what the cluster adds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Saved {
+    name: ObjectName,
+    /// Labels, annotations and finalizers.
+    metadata: Value,
+    /// Everything beside metadata and status.
+    body: Map<String, Value>,
+}
+
+/// A line of the file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "entry")]
+enum Entry {
+    /// The first: what the cluster held.
+    Held(Holding),
+    /// An object of a scenario that is about to be made.
+    Made { object: ObjectName },
+    /// The objects after the first so many are gone.
+    Gone { after: usize },
+}
+
+/// What a cluster held, and who wrote it down.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Holding {
+    owner: ProcessIdentity,
+    /// The way back, for those who come later.
+    kubeconfig: PathBuf,
+    server: String,
+    /// Condition Available of the configuration.
+    available: Option<String>,
+    /// In the order in which it is put back.
+    saved: Vec<Saved>,
+}
+
+/// What the cluster holds that scenarios may change, and what they made in it.
+pub(super) struct Held {
+    client: Client,
+    holding: Holding,
+    made: Mutex<Vec<ObjectName>>,
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl Held {
+    /// Writes down what the cluster holds now.
+    ///
+    /// # Errors
+    /// When it cannot be read or written down; nothing may then be changed.
+    pub(super) async fn take(client: &Client, kubeconfig: &Path, server: &str, cluster: &str) -> Result<Self, Failure> {
+        let tried = "writing down what the cluster holds";
+        refuse_two(cluster)?;
+        let owner = ProcessIdentity::of(std::process::id())
+            .ok_or_else(|| Failure::error(tried, "this process is not in /proc"))?;
+        let holding = Holding {
+            owner,
+            kubeconfig: kubeconfig.to_owned(),
+            server: server.to_owned(),
+            available: available(client).await?,
+            saved: saved(client).await?,
+        };
+        let path = path(cluster);
+        secret_file::make_private_folder(&folder()).tried(tried)?;
+        // Written whole and then renamed: half of what the cluster held would be worse than nothing.
+        secret_file::write(&path, line(&Entry::Held(holding.clone())).as_bytes()).tried(tried)?;
+        Self::open(client.clone(), holding, vec![], path)
+    }
+
+    fn open(client: Client, holding: Holding, made: Vec<ObjectName>, path: PathBuf) -> Result<Self, Failure> {
+        let file = OpenOptions::new().append(true).open(&path).tried(format!("opening {}", path.display()))?;
+        Ok(Self { client, holding, made: Mutex::new(made), path, file: Mutex::new(file) })
+    }
+
+    /// Puts back what a killed run has changed in this cluster, and says whose it was; nothing when there is nothing.
+    ///
+    /// # Errors
+    /// When another run that lives judges the cluster, or something cannot be put back; what was saved stays then.
+    pub(super) async fn recover(client: &Client, cluster: &str) -> Result<Option<String>, Failure> {
+        refuse_two(cluster)?;
+        let path = path(cluster);
+        let Some((holding, made)) = read(&path)? else { return Ok(None) };
+        let server = holding.server.clone();
+        Self::open(client.clone(), holding, made, path)?.release(SETTLED).await?;
+        Ok(Some(server))
+    }
+
+    /// How many objects scenarios have made so far.
+    pub(super) fn mark(&self) -> usize {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Forgets the objects made after a mark, which are gone.
+    pub(super) fn forget(&self, after: usize) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).truncate(after);
+        self.append(&Entry::Gone { after });
+    }
+
+    /// Keeps the operator from removing a storage that it manages together with the configuration (operator source
+    /// pkg/operator/finalizer.go:26-136, main). What it is told here is among what is put back.
+    ///
+    /// # Errors
+    /// When the configuration cannot be read or changed.
+    pub(super) async fn protect_storage(&self) -> Result<(), Failure> {
+        let tried = "protecting the storage of the registry";
+        let configs: Api<Config> = Api::all(self.client.clone());
+        let Some(config) = configs.get_opt(names::CLUSTER).await.tried(tried)? else { return Ok(()) };
+        let storage = serde_json::to_value(&config.spec.storage).tried(tried)?;
+        let lasting = storage.as_object().is_some_and(|storage| !storage.is_empty()) && storage["emptyDir"].is_null();
+        if !lasting || storage["managementState"] == "Unmanaged" {
+            return Ok(());
+        }
+        let patch = json!({"spec": {"storage": {"managementState": "Unmanaged"}}});
+        configs.patch(names::CLUSTER, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop).tried(tried)
+    }
+
+    /// Puts back what differs from what the cluster held, and waits until the operator has acted on it. Returns what it
+    /// was.
+    ///
+    /// # Errors
+    /// When something cannot be put back within the limit.
+    pub(super) async fn put_back(&self, within: Duration) -> Result<Vec<String>, Failure> {
+        let mut changed = vec![];
+        for saved in &self.holding.saved {
+            let was_put_back = self.put_one_back(saved, within).await.map_err(|failure| self.unfinished(failure))?;
+            if !was_put_back {
+                continue;
+            }
+            changed.push(saved.name.to_string());
+            if saved.name.resource.kind == "Config" {
+                self.settled(within).await.map_err(|failure| self.unfinished(failure))?;
+            }
+        }
+        Ok(changed)
+    }
+
+    async fn put_one_back(&self, saved: &Saved, within: Duration) -> Result<bool, Failure> {
+        let name = &saved.name;
+        let api = api(&self.client, name);
+        answers(wait(format!("{name} to be as it was before"), within), || async {
+            let outcome = match api.get_opt(&name.name).await {
+                Ok(None) => api.create(&PostParams::default(), &saved.object()).await,
+                Ok(Some(now)) if now.metadata.deletion_timestamp.is_some() => {
+                    return Check::NotYet("it is being deleted".to_owned());
+                }
+                Ok(Some(now)) if body(&now) == saved.body => return Check::Met(false),
+                Ok(Some(mut now)) => {
+                    now.data = Value::Object(saved.body.clone());
+                    api.replace(&name.name, &PostParams::default(), &now).await
+                }
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(_) => Check::Met(true),
+                Err(error) => Check::NotYet(error.to_string()),
+            }
+        })
+        .await
+    }
+
+    /// Waits until the operator has acted on the configuration and the registry is as available as it was.
+    async fn settled(&self, within: Duration) -> Result<(), Failure> {
+        let configs: Api<Config> = Api::all(self.client.clone());
+        wait("the operator to act on the configuration that was put back", within)
+            .of("operator")
+            .object(&configs, names::CLUSTER, |config: Option<&Config>| {
+                let Some(config) = config else { return Check::NotYet("no configuration".to_owned()) };
+                let status = config.status.as_ref();
+                let observed = status.and_then(|status| status.observed_generation) >= config.metadata.generation;
+                let conditions = status.map_or(&[][..], |status| &status.conditions);
+                let is = |type_| OperatorCondition::find(conditions, type_).map(|found| found.status.clone());
+                let was_available = self.holding.available.as_deref() == Some("True");
+                let available = !was_available
+                    || is("Available").as_deref() == Some("True") && is("Progressing").as_deref() == Some("False");
+                Check::when(observed && available, || format!("observed: {observed}, Available: {:?}", is("Available")))
+            })
+            .await
+    }
+
+    /// Takes away what scenarios made and is still there, puts everything back, and removes the file.
+    ///
+    /// # Errors
+    /// When something cannot be taken away or put back within the limit; the file stays then.
+    pub(super) async fn release(self, within: Duration) -> Result<(), Failure> {
+        let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        for object in made.iter().rev() {
+            match api(&self.client, object).delete(&object.name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(error) => {
+                    return Err(self.unfinished(Failure::error(format!("taking away {object}"), error)));
+                }
+                Ok(_) => {}
+            }
+        }
+        self.put_back(within).await?;
+        std::fs::remove_file(&self.path).tried(format!("removing {}", self.path.display()))
+    }
+
+    fn unfinished(&self, failure: Failure) -> Failure {
+        Failure { kind: Kind::Error, ..failure }.next(format!(
+            "run `registry-conformance cluster gc` once the cluster answers; what it held is in {}",
+            self.path.display()
+        ))
+    }
+
+    fn append(&self, entry: &Entry) {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = file.write_all(line(entry).as_bytes()) {
+            tracing::error!(%error, path = %self.path.display(), "what a scenario makes could not be written down");
+        }
+    }
+}
+
+impl Journal for Held {
+    fn will_make(&self, object: ObjectName) {
+        self.append(&Entry::Made { object: object.clone() });
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(object);
+    }
+}
+
+/// What [`recover_all`] did.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Servers of clusters that are as they were.
+    pub clusters: Vec<String>,
+    /// What could not be put back, and why.
+    pub failures: Vec<Failure>,
+}
+
+/// Puts back what killed runs have changed in any cluster.
+pub async fn recover_all() -> Recovered {
+    let mut recovered = Recovered::default();
+    for file in std::fs::read_dir(folder()).into_iter().flatten().filter_map(Result::ok) {
+        match recover_file(&file.path()).await {
+            Ok(server) => recovered.clusters.extend(server),
+            Err(failure) => recovered.failures.push(failure),
+        }
+    }
+    recovered
+}
+
+async fn recover_file(path: &Path) -> Result<Option<String>, Failure> {
+    let Some((holding, made)) = read(path)?.filter(|(holding, _)| !holding.owner.is_alive()) else { return Ok(None) };
+    let server = holding.server.clone();
+    let client = kubeconfig::client(&kubeconfig::read(&holding.kubeconfig).await?)?;
+    Held::open(client, holding, made, path.to_owned())?.release(SETTLED).await?;
+    Ok(Some(server))
+}
+
+fn folder() -> PathBuf {
+    ledger::folder().join("held")
+}
+
+fn path(cluster: &str) -> PathBuf {
+    folder().join(format!("{cluster}.ndjson"))
+}
+
+fn line(entry: &Entry) -> String {
+    let mut line = serde_json::to_string(entry).expect("an entry has only string keys");
+    line.push('\n');
+    line
+}
+
+/// Two runs in one cluster would each take what the other has changed for what the cluster held.
+fn refuse_two(cluster: &str) -> Result<(), Failure> {
+    match read(&path(cluster))? {
+        Some((holding, _)) if holding.owner.is_alive() => {
+            let seen = format!("process {} judges it already", holding.owner.pid);
+            Err(Failure::error(format!("judging the cluster at {}", holding.server), seen)
+                .next("wait until that run has ended, or stop it with Ctrl-C"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the file says; nothing when there is none. A last line cut off by a crash is none: its object was not made.
+fn read(path: &Path) -> Result<Option<(Holding, Vec<ObjectName>)>, Failure> {
+    let tried = || format!("reading what a cluster held from {}", path.display());
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Failure::error(tried(), error)),
+    };
+    let mut lines = text.lines();
+    let holding = match serde_json::from_str(lines.next().unwrap_or_default()).tried(tried())? {
+        Entry::Held(holding) => holding,
+        other => return Err(Failure::error(tried(), format!("it begins with {other:?}"))),
+    };
+    let mut made = vec![];
+    for entry in lines.filter_map(|line| serde_json::from_str(line).ok()) {
+        match entry {
+            Entry::Made { object } => made.push(object),
+            Entry::Gone { after } => made.truncate(after),
+            Entry::Held(_) => {}
+        }
+    }
+    Ok(Some((holding, made)))
+}
+
+impl Saved {
+    fn of(resource: &ApiResource, object: &DynamicObject) -> Self {
+        let metadata = &object.metadata;
+        Self {
+            name: ObjectName { resource: resource.clone(), namespace: object.namespace(), name: object.name_any() },
+            metadata: json!({
+                "labels": metadata.labels, "annotations": metadata.annotations, "finalizers": metadata.finalizers,
+            }),
+            body: body(object),
+        }
+    }
+
+    fn object(&self) -> DynamicObject {
+        let mut object =
+            DynamicObject::new(&self.name.name, &self.name.resource).data(Value::Object(self.body.clone()));
+        object.metadata.namespace.clone_from(&self.name.namespace);
+        let part = |name: &str| self.metadata[name].clone();
+        object.metadata.labels = serde_json::from_value(part("labels")).unwrap_or_default();
+        object.metadata.annotations = serde_json::from_value(part("annotations")).unwrap_or_default();
+        object.metadata.finalizers = serde_json::from_value(part("finalizers")).unwrap_or_default();
+        object
+    }
+}
+
+/// What an object says beside metadata and status.
+fn body(object: &DynamicObject) -> Map<String, Value> {
+    let mut body = object.data.as_object().cloned().unwrap_or_default();
+    body.remove("status");
+    body
+}
+
+fn api(client: &Client, name: &ObjectName) -> Api<DynamicObject> {
+    match &name.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &name.resource),
+        None => Api::all_with(client.clone(), &name.resource),
+    }
+}
+
+/// Everything that scenarios may change and that is there, in the order in which it is put back: the operator first,
+/// because it has to act on the rest; what the configuration needs before it, what follows from it behind it.
+async fn saved(client: &Client) -> Result<Vec<Saved>, Failure> {
+    let registry = Some(names::REGISTRY_NAMESPACE);
+    let single = [
+        ObjectName::of::<Deployment>(registry, names::OPERATOR_DEPLOYMENT),
+        ObjectName::of::<Secret>(registry, names::USER_STORAGE_SECRET),
+        ObjectName::of::<ImageConfig>(None, names::CLUSTER),
+        ObjectName::of::<Config>(None, names::CLUSTER),
+        ObjectName::of::<ImagePruner>(None, names::CLUSTER),
+    ];
+    let all = [
+        ObjectName::of::<ImageDigestMirrorSet>(None, ""),
+        ObjectName::of::<ImageTagMirrorSet>(None, ""),
+        ObjectName::of::<ImageContentSourcePolicy>(None, ""),
+        ObjectName::of::<Route>(registry, ""),
+    ];
+    let mut saved = vec![];
+    for name in single {
+        let found = api(client, &name).get_opt(&name.name).await.tried(format!("reading {name}"))?;
+        saved.extend(found.map(|object| Saved::of(&name.resource, &object)));
+    }
+    for kind in all {
+        // A kind that the cluster does not know has no objects.
+        let found = match api(client, &kind).list(&ListParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => continue,
+            found => found.tried(format!("listing every {}", kind.resource.kind))?,
+        };
+        saved.extend(found.iter().map(|object| Saved::of(&kind.resource, object)));
+    }
+    Ok(saved)
+}
+
+async fn available(client: &Client) -> Result<Option<String>, Failure> {
+    let configs: Api<Config> = Api::all(client.clone());
+    let config = configs.get_opt(names::CLUSTER).await.tried("reading the registry configuration")?;
+    let status = config.and_then(|config| config.status);
+    Ok(status.and_then(|status| Some(OperatorCondition::find(&status.conditions, "Available")?.status.clone())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holding() -> Holding {
+        Holding {
+            owner: ProcessIdentity { pid: 1, start_ticks: 0, boot: "another".to_owned() },
+            kubeconfig: "/k".into(),
+            server: "https://127.0.0.1:6443".to_owned(),
+            available: Some("True".to_owned()),
+            saved: vec![],
+        }
+    }
+
+    #[test]
+    fn what_was_made_and_not_taken_away_is_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cluster.ndjson");
+        let made = |name: &str| Entry::Made { object: ObjectName::of::<Secret>(Some("n"), name) };
+        let entries = [Entry::Held(holding()), made("a"), made("b"), Entry::Gone { after: 1 }, made("c")];
+        let text: String = entries.iter().map(line).collect();
+        std::fs::write(&path, format!("{text}{{\"entry\":\"made\",\"obj")).unwrap();
+        let (read, made) = read(&path).unwrap().unwrap();
+        assert!(!read.owner.is_alive());
+        assert_eq!(made.iter().map(|object| object.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+    }
+
+    #[test]
+    fn half_a_first_line_is_an_error_and_no_file_is_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cluster.ndjson");
+        assert!(read(&path).unwrap().is_none());
+        std::fs::write(&path, "{\"entry\":\"held\",").unwrap();
+        assert!(read(&path).is_err());
+    }
+
+    #[test]
+    fn an_object_is_saved_as_its_owner_wrote_it() {
+        let resource = ApiResource::erase::<Config>(&());
+        let object: DynamicObject = serde_json::from_value(json!({
+            "apiVersion": "imageregistry.operator.openshift.io/v1", "kind": "Config",
+            "metadata": {"name": "cluster", "uid": "u", "resourceVersion": "7", "finalizers": ["f"]},
+            "spec": {"replicas": 1}, "status": {"observedGeneration": 3},
+        }))
+        .unwrap();
+        let object = Saved::of(&resource, &object).object();
+        assert_eq!(
+            serde_json::to_value(&object).unwrap(),
+            json!({
+                "apiVersion": "imageregistry.operator.openshift.io/v1", "kind": "Config",
+                "metadata": {"name": "cluster", "finalizers": ["f"]}, "spec": {"replicas": 1},
+            })
+        );
+    }
+}
