@@ -52,7 +52,7 @@ enum Command {
     Report(ReportOptions),
     /// Show how two runs differ, requirement by requirement
     #[command(
-        after_help = "Exit codes: 0 the same verdicts; 1 they differ; 2 it could not be compared.\n\nExamples:\n  registry-conformance compare latest 20260131-142501-embedded-reference-1a2b\n  registry-conformance compare runs/a runs/b --format yaml"
+        after_help = "Exit codes: 0 the same verdicts, but for what one of two targets cannot run; 1 they differ; 2 it could not be compared.\n\nExamples:\n  registry-conformance compare latest 20260131-142501-embedded-reference-1a2b\n  registry-conformance compare runs/a runs/b --format yaml"
     )]
     Compare(CompareOptions),
     /// Say what this machine has and lacks, and how to get it

@@ -19,8 +19,10 @@ const REASON: usize = 160;
 pub struct Comparison {
     pub before: Side,
     pub after: Side,
-    /// How many scenarios have another verdict.
+    /// How many scenarios have another verdict. What one of two targets cannot run, and says why, is no verdict.
     pub differing: usize,
+    /// How many scenarios only one of two targets could run.
+    pub one_sided: usize,
     /// Every requirement that a scenario of one of them shows, by id.
     pub requirements: Vec<RequirementPair>,
     /// Every scenario of one of them, by file and name.
@@ -80,6 +82,12 @@ impl ScenarioPair {
     fn same(&self) -> bool {
         self.before.as_ref().map(|one| one.verdict) == self.after.as_ref().map(|one| one.verdict)
     }
+
+    /// Whether both sides had it before them and exactly one of them could run it.
+    fn one_sided(&self) -> bool {
+        let not_run = |outcome: &Outcome| outcome.verdict == Verdict::NotRun;
+        matches!((&self.before, &self.after), (Some(before), Some(after)) if not_run(before) != not_run(after))
+    }
 }
 
 impl Comparison {
@@ -110,10 +118,13 @@ impl Comparison {
             .into_iter()
             .map(|id| RequirementPair { id: id.to_owned(), before: verdict(before, id), after: verdict(after, id) })
             .collect();
+        // The same target loses nothing that it could do before without this being a difference.
+        let one_sided = |pair: &ScenarioPair| before.target != after.target && pair.one_sided();
         Self {
             before: side(before),
             after: side(after),
-            differing: scenarios.iter().filter(|pair| !pair.same()).count(),
+            differing: scenarios.iter().filter(|pair| !pair.same() && !one_sided(pair)).count(),
+            one_sided: scenarios.iter().filter(|pair| one_sided(pair)).count(),
             requirements,
             scenarios,
         }
@@ -163,9 +174,14 @@ impl Comparison {
             }
         }
         let total = self.scenarios.len();
-        let _ = match self.differing {
-            0 => writeln!(out, "\nThe same verdict for all {total} scenarios"),
-            differing => writeln!(out, "\n{differing} of {total} scenarios have another verdict"),
+        let _ = match (self.differing, self.one_sided) {
+            (0, 0) => writeln!(out, "\nThe same verdict for all {total} scenarios"),
+            (0, one) => writeln!(
+                out,
+                "\nThe same verdict for all {} scenarios that both targets can run; one of them cannot run {one} more",
+                total - one
+            ),
+            (differing, _) => writeln!(out, "\n{differing} of {total} scenarios have another verdict"),
         };
         out
     }
@@ -260,6 +276,22 @@ mod tests {
         assert!(comparison.same());
         assert!(comparison.table(false).ends_with("\nThe same verdict for all 3 scenarios\n"));
         assert_eq!(comparison.table(true).lines().filter(|line| line.starts_with("STO-")).count(), 3);
+    }
+
+    #[test]
+    fn what_a_target_cannot_run_differs_only_from_the_same_target() {
+        let (before, _) = two();
+        let mut after = before.clone();
+        after.scenarios[2].verdict = Verdict::NotRun;
+        after.scenarios[2].reason = Some("nodes pull no images here".into());
+        let comparison = Comparison::of(&before, &after);
+        assert_eq!((comparison.differing, comparison.one_sided), (1, 0));
+        after.target = "kind".into();
+        let comparison = Comparison::of(&before, &after);
+        assert!(comparison.same());
+        let table = comparison.table(false);
+        assert!(table.contains("B: nodes pull no images here"), "{table}");
+        assert!(table.contains("for all 2 scenarios that both targets can run; one of them cannot run 1"), "{table}");
     }
 
     #[test]
