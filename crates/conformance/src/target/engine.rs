@@ -46,6 +46,12 @@ impl Engine {
         }
     }
 
+    /// The engine behind a client, whether it answers or not.
+    #[cfg(test)]
+    pub(super) fn of(client: PathBuf) -> Self {
+        Self { client }
+    }
+
     /// The client program.
     pub(super) fn client(&self) -> &Path {
         &self.client

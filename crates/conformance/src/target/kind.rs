@@ -23,7 +23,7 @@ use harness::{
     tenancy::Tenancy,
     trust::Authority,
 };
-use local_cluster::{Ledger, Tool, Tools};
+use local_cluster::{Ledger, Tool, Tools, doctor};
 use steps::World;
 use storage_backends::Preferred;
 use tokio::{net::TcpListener, sync::OnceCell};
@@ -35,6 +35,7 @@ use super::{
     engine::Engine,
     kind_cluster::{self, KindCluster, KindOptions},
     make_folder, manifests,
+    node_watch::NodeWatch,
     platform_parts::{self, Identity},
     pod_logs::PodLogs,
     port_forward::{LocalPort, PortForward},
@@ -134,7 +135,8 @@ impl Kind {
             let own = entry.clone();
             let measured = tokio::task::spawn_blocking(move || collection.measured(&own));
             let path = measured.await.tried(&tried)?.tried(&tried)?;
-            engine.run(["load".as_ref(), "--quiet".as_ref(), "--input".as_ref(), path.as_os_str()]).await?;
+            let load = engine.run(["load".as_ref(), "--quiet".as_ref(), "--input".as_ref(), path.as_os_str()]);
+            load.await.map_err(kind_cluster::explained)?;
         }
         Ok((node_image, loaded))
     }
@@ -195,9 +197,11 @@ impl Target for Kind {
 
     fn prepare<'a>(&'a self, progress: &'a dyn Fn(&str)) -> LocalBoxFuture<'a, Result<(), Failure>> {
         async move {
+            doctor::room_for_lanes(&self.lanes(), 1).tried("looking for room on the disk")?;
             let left = local_cluster::ledger::gc().tried("removing what killed runs left")?;
             left.failures.iter().for_each(|failure| progress(failure));
             let engine = Engine::find().await?;
+            kind_cluster::refuse_foreign(&engine, &self.config).await?;
             let ledger = Ledger::open().tried("opening the ledger of the run")?;
             ledger.record_folder(&self.lanes()).tried("recording the folder of the lanes")?;
             ledger.record_containers(engine.client()).tried("recording that there will be containers")?;
@@ -236,7 +240,8 @@ struct KindGround {
     cluster: KindCluster,
     network: String,
     engine: Engine,
-    /// Both close with the lane.
+    /// These close with the lane.
+    watch: NodeWatch,
     admission: Admission,
     ports: Vec<LocalPort>,
 }
@@ -246,10 +251,14 @@ impl Ground for KindGround {
         &self.cluster.kubeconfig
     }
 
+    fn broken(&self) -> LocalBoxFuture<'_, Failure> {
+        self.watch.broken().boxed_local()
+    }
+
     fn stop(self) -> LocalBoxFuture<'static, Result<(), Failure>> {
         async move {
-            let Self { cluster, network, engine, admission, ports } = self;
-            drop((admission, ports));
+            let Self { cluster, network, engine, watch, admission, ports } = self;
+            drop((watch, admission, ports));
             let nodes = engine.containers(&format!("network={network}")).await?;
             if !nodes.is_empty() {
                 let words = ["rm", "--force", "--volumes"].into_iter().map(str::to_owned);
@@ -300,6 +309,7 @@ impl Opening<'_> {
             folder: &folder,
         })
         .await?;
+        let watch = NodeWatch::start(engine, &cluster.label())?;
         cluster.people.iter().for_each(|person| evidence.secret(&person.token));
         cluster.put(&trust, TRUST).await?;
         let client = cluster.client.clone();
@@ -392,7 +402,8 @@ impl Opening<'_> {
             evidence,
             router: Some(router_address),
         };
-        let ground = KindGround { cluster, network, engine: engine.clone(), admission, ports: vec![router, registry] };
+        let ground =
+            KindGround { cluster, network, engine: engine.clone(), watch, admission, ports: vec![router, registry] };
         Ok(SystemLane { environment: Arc::new(environment), backends, seams, startup, ground })
     }
 }

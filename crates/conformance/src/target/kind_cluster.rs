@@ -97,10 +97,9 @@ impl KindCluster {
     /// Makes a cluster, gives its nodes our images and labels, and returns when it can be used.
     ///
     /// # Errors
-    /// When a cluster of that name exists, which is left alone, or kind fails; with what it said last.
+    /// When kind fails, as it does when a cluster of that name exists; with what it said last.
     pub(super) async fn make(options: KindOptions<'_>) -> Result<Self, Failure> {
         let name = name_of(options.config)?;
-        refuse_foreign(options.engine, &name).await?;
         let people = user::pool(PLAIN_USERS).tried("making tokens")?;
         let secrets = options.folder.join("secrets");
         make_folder(&secrets)?;
@@ -219,6 +218,11 @@ impl KindCluster {
         output(command.env("KIND_EXPERIMENTAL_PROVIDER", "docker"), &tried).await.map(drop).map_err(explained)
     }
 
+    /// The label of the containers of its nodes.
+    pub(super) fn label(&self) -> String {
+        format!("{KIND_LABEL}={}", self.name)
+    }
+
     /// Puts a file of this machine onto every node.
     ///
     /// # Errors
@@ -244,8 +248,13 @@ fn name_of(config: &str) -> Result<String, Failure> {
     Ok(value["name"].as_str().unwrap_or(NAME).to_owned())
 }
 
-/// A cluster of the wanted name that is there belongs to somebody: what our own earlier runs left is gone by now.
-async fn refuse_foreign(engine: &Engine, name: &str) -> Result<(), Failure> {
+/// A cluster of the name in a configuration that is there belongs to somebody: what our own earlier runs left is gone by
+/// now.
+///
+/// # Errors
+/// When there is one. It is left alone.
+pub(super) async fn refuse_foreign(engine: &Engine, config: &str) -> Result<(), Failure> {
+    let name = name_of(config)?;
     let containers = engine.containers(&format!("label={KIND_LABEL}={name}")).await?;
     if containers.is_empty() {
         return Ok(());
@@ -321,12 +330,16 @@ fn rendered(config: &str, image: Option<&str>, tokens: &Path, volumes: &Path) ->
 }
 
 /// What a person should do about a failure of kind, where its words tell.
-fn explained(failure: Failure) -> Failure {
+pub(super) fn explained(failure: Failure) -> Failure {
     let seen = failure.seen.clone().unwrap_or_default();
     let next = [
         ("no space left on device", "free disk space: a node takes about 1 GB (`docker system df` shows what has it)"),
         (
             "port is already allocated",
+            "another program has the port; end it, or leave `hostPort` out of the kind configuration",
+        ),
+        (
+            "address already in use",
             "another program has the port; end it, or leave `hostPort` out of the kind configuration",
         ),
         (

@@ -26,6 +26,7 @@ mod kind_cluster;
 mod kubeconfig;
 mod manifests;
 mod node_pods;
+mod node_watch;
 mod people;
 mod platform_parts;
 mod pod_logs;

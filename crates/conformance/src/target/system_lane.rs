@@ -32,6 +32,11 @@ pub(super) trait Ground: 'static {
     /// The administrator's kubeconfig.
     fn kubeconfig(&self) -> &Path;
 
+    /// Resolves when it has ended by itself; never where nobody watches for it.
+    fn broken(&self) -> LocalBoxFuture<'_, Failure> {
+        Box::pin(std::future::pending())
+    }
+
     /// Ends it and removes what belongs to it.
     fn stop(self) -> LocalBoxFuture<'static, Result<(), Failure>>;
 }
@@ -83,7 +88,14 @@ impl<G: Ground> Lane<World> for SystemLane<G> {
     }
 
     fn broken(&self) -> LocalBoxFuture<'_, Failure> {
-        self.startup.broken().boxed_local()
+        async {
+            tokio::select! {
+                biased;
+                failure = self.ground.broken() => failure,
+                failure = self.startup.broken() => failure,
+            }
+        }
+        .boxed_local()
     }
 
     fn how_to_look(&self) -> Vec<String> {
