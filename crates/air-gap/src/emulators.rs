@@ -35,7 +35,7 @@ fn one_program(store: &Store, tools: &Tools, tool: Tool, name: &str, arguments: 
         layer.folder("/tmp", 0o1777)?;
         layer.text("/etc/passwd", "root:x:0:0:root:/root:/\n", 0o644)?;
         let image = Image {
-            names: vec![format!("{REGISTRY}/{name}:{}", tag(tool.version()))],
+            names: vec![reference(name, tool.version())],
             entrypoint: vec![at],
             arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
             env: vec!["HOME=/root".to_owned()],
@@ -56,7 +56,7 @@ pub fn azurite(store: &Store, distribution: &Distribution, script: &Path) -> Res
         layer.tree("/opt/azurite", modules, &needed)?;
         layer.folder("/data", 0o777)?;
         let image = Image {
-            names: vec![format!("{REGISTRY}/{}:{}", package.name, package.version)],
+            names: vec![reference(package.name, package.version)],
             entrypoint: vec!["/usr/bin/node".to_owned(), format!("/opt/azurite/{}", package.script)],
             env: vec!["HOME=/tmp".to_owned()],
             ..Image::default()
@@ -70,6 +70,11 @@ pub fn azurite(store: &Store, distribution: &Distribution, script: &Path) -> Res
 fn needed(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     ![".d.ts", ".d.mts", ".d.cts", ".map", ".md", ".markdown", ".tsbuildinfo"].iter().any(|end| name.ends_with(end))
+}
+
+/// What an emulator is called.
+fn reference(name: &str, version: &str) -> String {
+    format!("{REGISTRY}/{name}:{}", tag(version))
 }
 
 /// Versions of Go modules without a release have more than a tag may hold, and read badly: the commit's day and id stay.
@@ -89,6 +94,18 @@ mod tests {
     #[case("v0.0.0-20260212201848-7aac2a2c5b7c", "20260212-7aac2a2c5b7c")]
     fn tags_are_short(#[case] version: &str, #[case] expected: &str) {
         assert_eq!(tag(version), expected);
+    }
+
+    /// A backend file that names another version would never find its archive.
+    #[rstest::rstest]
+    #[case("s3", reference("minio", Tool::Minio.version()))]
+    #[case("gcs", reference("fake-gcs-server", Tool::FakeGcsServer.version()))]
+    #[case("azure", reference(npm::AZURITE.name, npm::AZURITE.version))]
+    fn a_backend_file_names_what_is_made_here(#[case] kind: &str, #[case] expected: String) {
+        let path = format!("{}/../../backends/{kind}-container.yaml", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let archive = text.lines().find_map(|line| line.trim().strip_prefix("archive: ")).unwrap();
+        assert_eq!(archive, expected);
     }
 
     #[rstest::rstest]

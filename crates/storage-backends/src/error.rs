@@ -86,7 +86,7 @@ pub enum Error {
     },
     /// The container engine has no image that would do, and none may be pulled.
     #[error(
-        "the container engine has neither {archive} nor {image}, which is no longer published; build the archive with \
+        "the container engine has neither {archive} nor {image}, and none may be pulled; build the archive with \
          ci/air-gap and load it with --images"
     )]
     NoImage {
