@@ -142,6 +142,8 @@ fn check_faults(catalogue: &Catalogue, suite: &Suite, faults: &[FaultEntry], fin
                 found(format!("fault {} names requirement {id}, which does not exist; {hint}", fault.id));
             } else if suite.showing(id).next().is_none() {
                 found(format!("fault {} names requirement {id}, which no scenario shows", fault.id));
+            } else if !suite.showing(id).any(|scenario| fault.aims_at(scenario)) {
+                found(format!("fault {} names requirement {id}, which none of its scenarios shows", fault.id));
             }
         }
         for name in &fault.scenarios {

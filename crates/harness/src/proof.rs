@@ -30,6 +30,9 @@ pub struct FaultProof {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     pub seconds: f64,
+    /// Requirements it names of which nothing was said, because no scenario that shows them was selected or could run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unjudged: Vec<String>,
     /// Other scenarios that turned red under it, as `file:line`.
     pub collateral: Vec<String>,
 }
@@ -44,8 +47,8 @@ pub enum Caught {
 
 impl FaultProof {
     /// Judges a run that was made with the fault on. It is caught when every requirement it names was shown red by a
-    /// Fail (an Error does not count: it says that we could not look); with no requirement named, one of its scenarios
-    /// must be.
+    /// Fail (an Error does not count: it says that we could not look), as far as the run had a scenario for it; with no
+    /// requirement named, one of its scenarios must be.
     pub fn of(fault: &FaultEntry, run: &Report, seconds: f64) -> Self {
         let aimed = |id: &str| fault.scenarios.is_empty() || fault.scenarios.iter().any(|name| name == id);
         let target = |one: &crate::report::ScenarioReport| {
@@ -63,14 +66,12 @@ impl FaultProof {
             .map(|one| format!("{}:{}", one.file, one.line))
             .collect();
         let red = |one: &&crate::report::ScenarioReport| one.verdict == Verdict::Fail;
-        let green: Vec<&String> = fault
-            .requirements
-            .iter()
-            .filter(|id| !targets.iter().filter(|one| one.requirements.contains(id)).any(&red))
-            .collect();
+        let (judged, unjudged): (Vec<&String>, Vec<&String>) =
+            fault.requirements.iter().partition(|id| targets.iter().any(|one| one.requirements.contains(id)));
+        let green = judged.iter().any(|id| !targets.iter().filter(|one| one.requirements.contains(id)).any(&red));
         let reason = if targets.is_empty() {
             Some("no scenario of the requirements it names was run".to_owned())
-        } else if !green.is_empty() || !targets.iter().any(&red) {
+        } else if green || !targets.iter().any(&red) {
             let seen: Vec<String> = targets
                 .iter()
                 .filter(|one| !red(one))
@@ -90,6 +91,7 @@ impl FaultProof {
             verdict: if reason.is_none() { Caught::Caught } else { Caught::Missed },
             reason,
             seconds: (seconds * 1000.0).round() / 1000.0,
+            unjudged: unjudged.into_iter().cloned().collect(),
             collateral,
         }
     }
@@ -118,9 +120,71 @@ impl Proof {
             if let Some(reason) = &fault.reason {
                 out.push_str(&format!("  {reason}\n"));
             }
+            if !fault.unjudged.is_empty() {
+                let ids = fault.unjudged.join(", ");
+                out.push_str(&format!("  no scenario was run that shows {ids}\n"));
+            }
         }
         let caught = self.faults.iter().filter(|fault| fault.verdict == Caught::Caught).count();
         out.push_str(&format!("\n{caught} of {} faults caught, {:.1} s\n", self.faults.len(), self.seconds));
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{datafile::Place, report::ScenarioReport};
+
+    fn scenario(name: &str, id: &str, verdict: Verdict) -> ScenarioReport {
+        ScenarioReport {
+            name: name.into(),
+            file: "features/access/login.feature".into(),
+            line: 3,
+            requirements: vec![id.into()],
+            verdict,
+            reason: None,
+            known: None,
+            seconds: 1.0,
+            lane: None,
+            failed: None,
+            leaks: vec![],
+        }
+    }
+
+    fn judged(scenarios: Vec<ScenarioReport>) -> FaultProof {
+        let fault = FaultEntry {
+            id: "every-token-is-good".into(),
+            seam: "registry-api".into(),
+            title: String::new(),
+            requirements: vec!["ACC-TOKEN".into(), "ACC-COLON".into()],
+            scenarios: vec!["A token logs in".into(), "A colon is refused".into()],
+            place: Place::default(),
+        };
+        FaultProof::of(&fault, &Report { scenarios, ..Report::default() }, 1.0)
+    }
+
+    #[test]
+    fn every_requirement_that_was_run_must_be_red() {
+        let colon = |verdict| scenario("A colon is refused", "ACC-COLON", verdict);
+        let token = scenario("A token logs in", "ACC-TOKEN", Verdict::Fail);
+        let both = judged(vec![token.clone(), colon(Verdict::Fail)]);
+        assert_eq!((both.verdict, both.unjudged), (Caught::Caught, vec![]));
+        for other in [Verdict::Pass, Verdict::Error, Verdict::NotRun] {
+            let proof = judged(vec![token.clone(), colon(other)]);
+            assert_eq!(proof.verdict, Caught::Missed, "{other}");
+            assert!(proof.reason.expect("a reason").contains("login.feature:3 came to"));
+        }
+    }
+
+    #[test]
+    fn what_was_not_selected_is_named_and_misses_nothing() {
+        let proof = judged(vec![scenario("A token logs in", "ACC-TOKEN", Verdict::Fail)]);
+        assert_eq!((proof.verdict, proof.unjudged.as_slice()), (Caught::Caught, ["ACC-COLON".to_owned()].as_slice()));
+        let table = Proof { faults: vec![proof], ..Proof::default() }.table();
+        assert!(table.contains("no scenario was run that shows ACC-COLON"), "{table}");
+        let none = judged(vec![scenario("Another", "ACC-OTHER", Verdict::Fail)]);
+        assert_eq!(none.verdict, Caught::Missed);
+        assert_eq!(none.collateral, ["features/access/login.feature:3"]);
     }
 }
