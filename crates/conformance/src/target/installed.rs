@@ -37,7 +37,7 @@ pub struct Installed {
 }
 
 impl Installed {
-    /// Looks at the cluster that the request names; nothing is changed yet.
+    /// Looks at the cluster that the request names; nothing is changed yet but what a killed run has left.
     ///
     /// # Errors
     /// When the system would have to be installed, or the cluster cannot be judged.
@@ -82,7 +82,8 @@ impl Target for Installed {
         async move {
             let left = local_cluster::ledger::gc().tried("removing what killed runs left")?;
             left.failures.iter().for_each(|failure| progress(failure));
-            if let Some(server) = Held::recover(&self.survey.client, &self.survey.id).await? {
+            if self.survey.recovered {
+                let server = self.survey.access.server();
                 progress(&format!("what a killed run has changed in {server} is as it was before"));
             }
             let ledger = Ledger::open().tried("opening the ledger of the run")?;

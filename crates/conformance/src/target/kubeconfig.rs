@@ -60,7 +60,9 @@ pub(super) async fn read(path: &Path) -> Result<Access, Failure> {
     let wrong = |seen: String| Failure::error(&tried, seen).next(next);
     let absolute = std::path::absolute(path).tried(&tried)?;
     std::fs::metadata(&absolute).map_err(|error| wrong(error.to_string()))?;
-    let read = Kubeconfig::read_from(&absolute).map_err(|error| wrong(chain(&error)))?;
+    let read = Kubeconfig::read_from(&absolute);
+    // A parser's drawing of the place stands below its words.
+    let read = read.map_err(|error| wrong(chain(&error).lines().next().unwrap_or_default().to_owned()))?;
     let name = read.current_context.clone().unwrap_or_default();
     let context = read.contexts.iter().find(|context: &&NamedContext| context.name == name);
     let context = context

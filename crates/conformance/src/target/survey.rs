@@ -1,5 +1,5 @@
 //! What a cluster that was there before has, looked at before anything is planned: whether it can be judged at all, and
-//! which scenarios it has what they need. Nothing is changed here.
+//! which scenarios it has what they need. Nothing is changed here but what a killed run has changed before.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,6 +33,7 @@ use kube::{
 };
 
 use super::{
+    held::Held,
     kubeconfig::{self, Access},
     node_pods::NodePods,
     program,
@@ -57,6 +58,8 @@ pub(super) struct Survey {
     /// The nodes whose files can be read.
     pub nodes: NodePods,
     pub capabilities: Capabilities,
+    /// Whether something was put back that a killed run had changed.
+    pub recovered: bool,
 }
 
 impl Survey {
@@ -73,6 +76,8 @@ impl Survey {
         let client = kubeconfig::client(&access)?;
         let id = identity(&client, &access).await?;
         administrator(&client, &access).await?;
+        // What a killed run left is not what the cluster has.
+        let recovered = Held::recover(&client, &id).await?.is_some();
         let config = operator(&client, &access).await?;
         let api_server = address(&host_and_port(&access)).await;
         let api_server = api_server.map_err(|seen| Failure::error(format!("finding {}", access.server()), seen))?;
@@ -121,7 +126,7 @@ impl Survey {
         }
         let Found { present, absent } = found;
         let capabilities = Capabilities { target: "cluster".to_owned(), present, absent };
-        Ok(Self { access, client, id, api_server, router: router.ok(), nodes, capabilities })
+        Ok(Self { access, client, id, api_server, router: router.ok(), nodes, capabilities, recovered })
     }
 }
 
