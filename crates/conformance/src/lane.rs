@@ -39,6 +39,19 @@ pub trait Target: Send + Sync + 'static {
         limits.start
     }
 
+    /// How long a lane may take to end after everything in it has been asked to.
+    fn close_limit(&self, _: &Limits) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    /// Whether faults can be switched on in the lanes of this target.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    fn faults(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Gets ready what all lanes share and may take long, like building binaries. No deadline applies; `progress`
     /// shows a line to the user.
     fn prepare<'a>(&'a self, progress: &'a dyn Fn(&str)) -> LocalBoxFuture<'a, Result<(), Failure>>;

@@ -35,6 +35,7 @@ use crate::{
 pub(crate) async fn command<W: Wiring>(wiring: &W, options: &ProveOptions, stop: &Stop) -> anyhow::Result<Exit> {
     let selection = Selection::parse_any(&options.options.select)?;
     let prepared = Prepared::new(wiring, &options.options, selection)?;
+    prepared.target.faults()?;
     let runnable: Vec<Scenario> = prepared.plan(&options.options)?.lanes.into_iter().flatten().collect();
     let faults = chosen(&prepared, options, &runnable)?;
     let jobs: Vec<Job> = faults.iter().map(|fault| job(&prepared, options, fault, &runnable)).collect();

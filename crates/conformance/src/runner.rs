@@ -58,15 +58,14 @@ pub struct Runner<T: Target> {
     pub queues: Vec<Queue>,
 }
 
-/// How long a lane may take to end after everything in it has been asked to; then its thread is given up.
-const GRACE: Duration = Duration::from_secs(30);
-
 impl<T: Target> Runner<T> {
     /// Runs all lanes to their end. What happened is in the evidence, also when the run was stopped: the reason is
     /// recorded when work was left undone.
     pub async fn drive(self) {
         let (limits, evidence, stop) = (self.limits.clone(), self.evidence.clone(), self.stop.clone());
         let count = self.queues.len();
+        // After that a lane's thread is given up.
+        let end = limits.cleanup + self.target.close_limit(&limits);
         let asked = stop.clone();
         evidence.when_broken(Box::new(move |broken| asked.now(broken.to_string())));
         let shared = Arc::new(self);
@@ -77,10 +76,10 @@ impl<T: Target> Runner<T> {
         let mut all = Box::pin(future::join_all(ends));
         let outlived = tokio::select! {
             done = &mut all => done,
-            () = stop.asked() => wait_for_end(&mut all, &limits, count).await,
+            () = stop.asked() => wait_for_end(&mut all, end, count).await,
             () = tokio::time::sleep(limits.run) => {
                 stop.now(format!("run deadline of {}", limit::text(limits.run)));
-                wait_for_end(&mut all, &limits, count).await
+                wait_for_end(&mut all, end, count).await
             }
         };
         if outlived.iter().any(|end| !matches!(end, Ok(LaneEnd::Done)))
@@ -108,8 +107,8 @@ enum LaneEnd {
 
 type Ends = Vec<Result<LaneEnd, oneshot::error::RecvError>>;
 
-async fn wait_for_end(all: &mut (impl Future<Output = Ends> + Unpin), limits: &Limits, count: usize) -> Ends {
-    match tokio::time::timeout(limits.cleanup + GRACE, all).await {
+async fn wait_for_end(all: &mut (impl Future<Output = Ends> + Unpin), end: Duration, count: usize) -> Ends {
+    match tokio::time::timeout(end, all).await {
         Ok(ends) => ends,
         // A step that blocks its thread cannot be dropped; the process ends without it, and its children with that.
         Err(_) => vec![Ok(LaneEnd::Cut); count],
@@ -160,17 +159,17 @@ async fn lane<T: Target>(runner: &Runner<T>, index: usize) -> LaneEnd {
         let good = work(runner, lane.as_ref(), &evidence, &job, &mut kept).await;
         if kept {
             keep(runner, lane.as_ref(), &evidence, number).await;
-            close::<T>(lane, &evidence).await;
+            close(runner, lane, &evidence).await;
             return LaneEnd::Done;
         }
         if good {
             opened = Some(lane);
         } else {
-            close::<T>(lane, &evidence).await;
+            close(runner, lane, &evidence).await;
         }
     }
     if let Some(lane) = opened {
-        close::<T>(lane, &evidence).await;
+        close(runner, lane, &evidence).await;
     }
     let left = !runner.queues[index].lock().unwrap_or_else(PoisonError::into_inner).is_empty();
     if left || runner.stop.reason().is_some() { LaneEnd::Cut } else { LaneEnd::Done }
@@ -297,12 +296,13 @@ async fn keep<T: Target>(
     runner.stop.asked().await;
 }
 
-async fn close<T: Target>(lane: LaneOf<T>, evidence: &Evidence) {
+async fn close<T: Target>(runner: &Runner<T>, lane: LaneOf<T>, evidence: &Evidence) {
     let began = Instant::now();
-    match tokio::time::timeout(GRACE, lane.close()).await {
+    let limit = runner.target.close_limit(&runner.limits);
+    match tokio::time::timeout(limit, lane.close()).await {
         Ok(Ok(())) => {}
         Ok(Err(failure)) => evidence.note(format!("closing the lane: {}", summary(&failure))),
-        Err(_) => evidence.note(format!("closing the lane was not done after {}", limit::text(GRACE))),
+        Err(_) => evidence.note(format!("closing the lane was not done after {}", limit::text(limit))),
     }
     evidence.record(What::LaneClosed { seconds: began.elapsed().as_secs_f64() });
 }

@@ -76,6 +76,14 @@ impl Target for Chosen {
         self.any().start_limit(limits)
     }
 
+    fn close_limit(&self, limits: &Limits) -> Duration {
+        self.any().close_limit(limits)
+    }
+
+    fn faults(&self) -> Result<(), Failure> {
+        self.any().faults()
+    }
+
     fn prepare<'a>(&'a self, progress: &'a dyn Fn(&str)) -> LocalBoxFuture<'a, Result<(), Failure>> {
         self.any().prepare(progress)
     }

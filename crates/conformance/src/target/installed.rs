@@ -8,11 +8,13 @@ use futures::{FutureExt as _, future::LocalBoxFuture};
 use harness::{
     doorway::Doorway,
     environment::{Backends, Environment},
+    event::What,
     evidence::Evidence,
     failure::{Failure, Tried as _},
     plan::Capabilities,
     scenario::Scenario,
     storage::StorageEndpoint,
+    system::Limits,
     tenancy::Tenancy,
     trust::Authority,
     verdict::Verdict,
@@ -76,6 +78,16 @@ impl Target for Installed {
 
     fn capabilities(&self) -> Capabilities {
         self.survey.capabilities.clone()
+    }
+
+    fn close_limit(&self, limits: &Limits) -> Duration {
+        // Twice: what does not become as it was is told before the lane is given up.
+        limits.rollout * 2
+    }
+
+    fn faults(&self) -> Result<(), Failure> {
+        let seen = "nothing can be put between the components of a cluster that was there before";
+        Err(Failure::error("switching faults on in target cluster", seen).next("prove with --target embedded"))
     }
 
     fn prepare<'a>(&'a self, progress: &'a dyn Fn(&str)) -> LocalBoxFuture<'a, Result<(), Failure>> {
@@ -202,9 +214,7 @@ impl Lane<World> for InstalledLane {
 
     fn set_fault<'a>(&'a self, fault: &'a FaultFile) -> LocalBoxFuture<'a, Result<(), Failure>> {
         let tried = format!("switching the fault {} on", fault.entry.id);
-        let seen = "nothing is put between the components of a cluster that was there before";
-        let next = "prove with --target embedded";
-        std::future::ready(Err(Failure::error(tried, seen).next(next))).boxed_local()
+        std::future::ready(Err(Failure::error(tried, "this target has no faults"))).boxed_local()
     }
 
     fn clear_faults(&self) -> LocalBoxFuture<'_, Result<(), Failure>> {
@@ -227,9 +237,13 @@ impl Lane<World> for InstalledLane {
     fn close(self: Box<Self>) -> LocalBoxFuture<'static, Result<(), Failure>> {
         async move {
             let Self { environment, held, folder, .. } = *self;
-            let limit = environment.limits.rollout;
+            let (limit, evidence) = (environment.limits.rollout, environment.evidence.clone());
             drop(environment);
-            release(held, limit).await?;
+            if let Err(failure) = release(held, limit).await {
+                // Verdicts or not: a run that leaves a cluster of others changed did not do its job.
+                evidence.record(What::Stopping { reason: failure.text() });
+                return Err(failure);
+            }
             std::fs::remove_dir_all(&folder).tried(format!("removing {}", folder.display()))
         }
         .boxed_local()

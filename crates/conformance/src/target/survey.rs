@@ -8,7 +8,7 @@ use std::{
 };
 
 use api::{
-    config::Ingress,
+    config::{Infrastructure, Ingress},
     image::ImageStream,
     imageregistry::{Config, ManagementState},
     mirror::{ImageContentSourcePolicy, ImageDigestMirrorSet, ImageTagMirrorSet},
@@ -84,13 +84,7 @@ impl Survey {
         let nodes = NodePods::find(&client).await?;
         let router = router(&client, place).await?;
         let mut found = Found::default();
-        found.note(
-            DISRUPTION,
-            match place.allow_disruption {
-                true => Ok(()),
-                false => Err("it disturbs those who use the cluster; --allow-disruption lets it run".to_owned()),
-            },
-        );
+        found.note(DISRUPTION, disruption(&client, place).await?);
         found.note("managed-registry", managed(config.as_ref()));
         found.note("routes", router.as_ref().map(drop).map_err(Clone::clone));
         found.note("node-files", readable(&nodes).await);
@@ -219,6 +213,23 @@ async fn operator(client: &Client, access: &Access) -> Result<Option<Config>, Fa
         return Err(lacking(format!("there is no Deployment {namespace}/{name}")));
     }
     Ok(configs.into_iter().find(|config| config.metadata.name.as_deref() == Some(names::CLUSTER)))
+}
+
+/// Scenarios that disturb begin with a registry that the operator has bootstrapped as Removed, which it does only where
+/// the platform offers no shareable object storage (OpenShift 4.6 registry docs, section 2.1).
+async fn disruption(client: &Client, place: &Place) -> Result<Result<(), String>, Failure> {
+    let infrastructures: Api<Infrastructure> = Api::all(client.clone());
+    let tried = "reading the cluster's Infrastructure";
+    let found = infrastructures.get_opt(names::CLUSTER).await.tried(tried)?;
+    let infrastructure = serde_json::to_value(found).tried(tried)?;
+    let platform = infrastructure["status"]["platformStatus"]["type"].as_str().unwrap_or_default();
+    if ["AWS", "Azure", "GCP", "IBMCloud", "AlibabaCloud", "OpenStack", "PowerVS"].contains(&platform) {
+        return Ok(Err(format!("on {platform} the operator makes its storage itself and is never Removed at first")));
+    }
+    Ok(match place.allow_disruption {
+        true => Ok(()),
+        false => Err("it disturbs those who use the cluster; --allow-disruption lets it run".to_owned()),
+    })
 }
 
 fn managed(config: Option<&Config>) -> Result<(), String> {
