@@ -29,6 +29,10 @@ use kube::{
     core::ApiResource,
     runtime::{conditions::Condition, wait::await_condition},
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -170,6 +174,22 @@ impl Theirs {
         }
     }
 
+    /// A kubeconfig whose token comes from a program, so that it does not stand in the file.
+    fn without_token(&self) -> PathBuf {
+        let mut kubeconfig: Value = serde_yaml::from_str(&fs::read_to_string(&self.kubeconfig).unwrap()).unwrap();
+        let credential = json!({
+            "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+            "status": {"token": kubeconfig["users"][0]["user"]["token"]},
+        });
+        kubeconfig["users"][0]["user"] = json!({"exec": {
+            "apiVersion": "client.authentication.k8s.io/v1", "command": "echo", "args": [credential.to_string()],
+            "interactiveMode": "Never",
+        }});
+        let path = self.folder.path().join("exec.kubeconfig");
+        fs::write(&path, kubeconfig.to_string()).unwrap();
+        path
+    }
+
     /// A kubeconfig of somebody who may nothing.
     async fn stranger(&self) -> PathBuf {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), "default");
@@ -185,8 +205,7 @@ impl Theirs {
 
 impl Drop for Theirs {
     fn drop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).unwrap());
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), Signal::SIGTERM);
         let _ = self.process.wait();
     }
 }
@@ -219,9 +238,9 @@ impl Judges {
         command
     }
 
-    fn run(&self, theirs: &Theirs, select: &str, more: &[&str]) -> Command {
+    fn run(&self, kubeconfig: &Path, select: &str, more: &[&str]) -> Command {
         let mut command = self.command(&["run", "--target", "cluster", "--system", "installed", "--select", select]);
-        command.arg("--kubeconfig").arg(&theirs.kubeconfig).args(more);
+        command.arg("--kubeconfig").arg(kubeconfig).args(more);
         command
     }
 
@@ -252,20 +271,20 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Starts a run and kills it as soon as it has changed the registry configuration.
-async fn killed_in_mid_run(theirs: &Theirs, judges: &Judges) {
+/// Starts a run and sends it a signal as soon as it has changed the registry configuration.
+async fn ended_in_mid_run(theirs: &Theirs, judges: &Judges, signal: Signal) -> Option<i32> {
     let configs: Api<Config> = Api::all(theirs.client.clone());
     let uid = configs.get(names::CLUSTER).await.unwrap().metadata.uid;
     let more = ["--allow-disruption", "--router", &theirs.router];
-    let mut run = judges.run(theirs, "@OPR-PATCH-NOTFOUND or @TRU-CA-POD-ANCHORS", &more);
+    let mut run = judges.run(&theirs.kubeconfig, "@OPR-PATCH-NOTFOUND or @TRU-CA-POD-ANCHORS", &more);
     let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     // Theirs is gone: its operator is stopped soon after, or is already.
     until(&configs, names::CLUSTER, move |config: Option<&Config>| {
         config.is_none_or(|config| config.metadata.uid != uid)
     })
     .await;
-    run.kill().unwrap();
-    run.wait().unwrap();
+    kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), signal).unwrap();
+    run.wait().unwrap().code()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -278,7 +297,7 @@ async fn a_cluster_of_others_is_judged_and_stays_as_it_was() {
 
     // Without disturbing anybody.
     let quiet = "@ACC-LOGIN-TOKEN or @ACC-ROLE-VIEWER or @MIR-NODE-CONF or @OPR-MGMT-REMOVED-REGISTRY";
-    let output = judges.run(&theirs, quiet, &[]).output().unwrap();
+    let output = judges.run(&theirs.without_token(), quiet, &[]).output().unwrap();
     for name in ["An access token logs in", "registry-viewer lets a user pull", "The mirrors reach every node"] {
         assert_eq!(judges.verdict(name).0, "pass", "{name}: {}", text(&output));
     }
@@ -290,21 +309,26 @@ async fn a_cluster_of_others_is_judged_and_stays_as_it_was() {
     // Everything goes: configuration, operator, registry, trust.
     let loud = "@OPR-MGMT-REMOVED-REGISTRY or @OPR-PATCH-NOTFOUND or @EXP-DEFAULTROUTE-LOGIN or @TRU-CA-POD-ANCHORS";
     let more = ["--allow-disruption", "--router", &theirs.router];
-    let output = judges.run(&theirs, loud, &more).output().unwrap();
+    let output = judges.run(&theirs.kubeconfig, loud, &more).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert_eq!(theirs.holdings().await, before);
     assert_eq!(judges.kept(), 0);
 
+    // Interrupted: it is put right at once.
+    assert_eq!(ended_in_mid_run(&theirs, &judges, Signal::SIGINT).await, Some(2));
+    assert_eq!(theirs.holdings().await, before);
+    assert_eq!(judges.kept(), 0);
+
     // Killed: what is left over is put right by `cluster gc`, and by the next run.
-    killed_in_mid_run(&theirs, &judges).await;
+    ended_in_mid_run(&theirs, &judges, Signal::SIGKILL).await;
     assert_ne!(theirs.holdings().await, before);
     assert_eq!(judges.kept(), 1);
     let output = judges.gc();
     assert!(output.status.success() && text(&output).contains("is as it was before"), "{}", text(&output));
     assert_eq!(theirs.holdings().await, before);
-    killed_in_mid_run(&theirs, &judges).await;
+    ended_in_mid_run(&theirs, &judges, Signal::SIGKILL).await;
     assert_ne!(theirs.holdings().await, before);
-    let output = judges.run(&theirs, "@ACC-LOGIN-COLON", &[]).output().unwrap();
+    let output = judges.run(&theirs.kubeconfig, "@ACC-LOGIN-COLON", &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert_eq!(theirs.holdings().await, before);
     assert_eq!(judges.kept(), 0);
@@ -313,7 +337,7 @@ async fn a_cluster_of_others_is_judged_and_stays_as_it_was() {
     let roles: Api<ClusterRole> = Api::all(theirs.client.clone());
     let rules = Patch::Merge(json!({"rules": []}));
     roles.patch("registry-viewer", &PatchParams::default(), &rules).await.unwrap();
-    let output = judges.run(&theirs, "@ACC-ROLE-VIEWER or @ACC-LOGIN-TOKEN", &[]).output().unwrap();
+    let output = judges.run(&theirs.kubeconfig, "@ACC-ROLE-VIEWER or @ACC-LOGIN-TOKEN", &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert_eq!(judges.verdict("registry-viewer lets a user pull").0, "fail");
     assert_eq!(judges.verdict("An access token logs in").0, "pass");
@@ -356,6 +380,8 @@ async fn refused(theirs: &Theirs, judges: &Judges) {
     }
     check(&judge(&theirs.kubeconfig, "reference"), "nothing is installed in a cluster that was there before");
     check(&judges.command(&["run", "--target", "cluster", "--system", "installed"]).output().unwrap(), "--kubeconfig");
+    let mut prove = judges.command(&["prove", "--target", "cluster", "--system", "installed"]);
+    check(&prove.arg("--kubeconfig").arg(&theirs.kubeconfig).output().unwrap(), "prove with --target embedded");
     check(&judges.command(&["run", "--allow-disruption"]).output().unwrap(), "--target cluster");
     let deployments: Api<Deployment> = Api::namespaced(theirs.client.clone(), names::REGISTRY_NAMESPACE);
     deployments.delete(names::OPERATOR_DEPLOYMENT, &DeleteParams::default()).await.unwrap();
