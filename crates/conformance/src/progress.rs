@@ -28,7 +28,7 @@ struct Lines {
     /// Silent: the caller prints by itself.
     quiet: bool,
     names: BTreeMap<String, String>,
-    /// Lanes that could not be started; those that were started again later are none of them.
+    /// Lanes that could not be started or ended by themselves; those that were started again later are none of them.
     failed_lanes: BTreeSet<usize>,
     planned: usize,
     done: usize,
@@ -106,9 +106,10 @@ impl Lines {
                 self.live_line(lane, "ready");
                 self.line(&format!("lane {lane}: ready after {seconds:.1} s"));
             }
-            (What::LaneFailed { failure }, Some(lane)) => {
+            (What::LaneFailed { failure, was_ready }, Some(lane)) => {
                 self.failed_lanes.insert(lane);
-                self.line(&format!("lane {lane}: could not be started\n{}", indented(&failure.text())));
+                let became = if *was_ready { "ended by itself" } else { "could not be started" };
+                self.line(&format!("lane {lane}: {became}\n{}", indented(&failure.text())));
             }
             (What::ScenarioStarted, Some(lane)) => self.live_line(lane, &name),
             (What::StepStarted { keyword, text, .. }, Some(lane)) => {

@@ -8,12 +8,12 @@ use std::{
 };
 
 use cucumber::step::Collection;
-use futures::{StreamExt as _, channel::mpsc, future, stream};
+use futures::{FutureExt as _, StreamExt as _, channel::mpsc, future, stream};
 use harness::{
     event::{Opening, What},
     evidence::Evidence,
     failure::Failure,
-    limit,
+    limit, report,
     system::Limits,
     verdict::Verdict,
 };
@@ -146,8 +146,8 @@ async fn lane<T: Target>(runner: &Runner<T>, index: usize) -> LaneEnd {
                 // Nothing was begun; what was asked for is reported as not run, with the reason for the stop.
                 Err(_) if runner.stop.reason().is_some() => return LaneEnd::Cut,
                 Err(failure) => {
-                    evidence.record(What::LaneFailed { failure: failure.clone() });
-                    let reason = format!("lane {number} could not be started: {}", summary(&failure));
+                    evidence.record(What::LaneFailed { failure: failure.clone(), was_ready: false });
+                    let reason = format!("{}: {}", report::reason(number, false), summary(&failure));
                     refuse(&evidence, &job, &job.scenarios, &reason);
                     while let Some(job) = runner.next_job(index) {
                         refuse(&evidence, &job, &job.scenarios, &reason);
@@ -156,7 +156,7 @@ async fn lane<T: Target>(runner: &Runner<T>, index: usize) -> LaneEnd {
                 }
             },
         };
-        let good = work(runner, lane.as_ref(), &evidence, &job, &mut kept).await;
+        let good = work(runner, number, lane.as_ref(), &evidence, &job, &mut kept).await;
         if kept {
             keep(runner, lane.as_ref(), &evidence, number).await;
             close(runner, lane, &evidence).await;
@@ -198,6 +198,7 @@ async fn open<T: Target>(runner: &Runner<T>, number: usize, evidence: &Evidence)
 /// Runs a job. Returns whether the lane may be used again.
 async fn work<T: Target>(
     runner: &Runner<T>,
+    number: usize,
     lane: &dyn crate::lane::Lane<T::World>,
     evidence: &Evidence,
     job: &Job,
@@ -223,6 +224,7 @@ async fn work<T: Target>(
         keep: runner.keep,
     };
     let began = Instant::now();
+    let mut whole = true;
     for (at, id) in job.scenarios.iter().enumerate() {
         if runner.stop.reason().is_some() {
             break;
@@ -236,6 +238,11 @@ async fn work<T: Target>(
             continue;
         };
         let outcome = session.run(parsed).await;
+        if let Some(failure) = lane.broken().now_or_never() {
+            gone(evidence, number, &job.scenarios[at + 1..], failure);
+            whole = false;
+            break;
+        }
         if runner.keep && matches!(outcome.verdict, Verdict::Fail | Verdict::Error) && runner.stop.reason().is_none() {
             *kept = true;
             for id in &job.scenarios[at + 1..] {
@@ -246,9 +253,14 @@ async fn work<T: Target>(
         }
     }
     if job.fault.is_none() || *kept {
-        return true;
+        return whole;
     }
     evidence.record(What::RunFinished { seconds: began.elapsed().as_secs_f64() });
+    if !whole {
+        evidence.record(What::FaultOff);
+        evidence.enter_fault(None);
+        return false;
+    }
     let cleared = tokio::time::timeout(runner.limits.start, lane.clear_faults()).await;
     evidence.record(What::FaultOff);
     let good = match cleared {
@@ -267,6 +279,18 @@ async fn work<T: Target>(
     };
     evidence.enter_fault(None);
     good
+}
+
+/// Records that a lane ended by itself, and that these scenarios could not be judged for it.
+fn gone(evidence: &Evidence, lane: usize, scenarios: &[String], failure: Failure) {
+    let reason = format!("{}: {}", report::reason(lane, true), summary(&failure));
+    if !scenarios.is_empty() {
+        evidence.record(What::LaneFailed { failure, was_ready: true });
+    }
+    for id in scenarios {
+        let reason = Some(reason.clone());
+        evidence.record_of(id.clone(), What::ScenarioFinished { verdict: Verdict::Error, reason, seconds: 0.0 });
+    }
 }
 
 /// Records that scenarios could not be judged.

@@ -123,8 +123,13 @@ impl<W> Session<'_, W> {
         failed
     }
 
-    /// On a full disk nothing that a system does not do is its own fault.
+    /// On a full disk, or in a lane that has ended, nothing that a system does not do is its own fault.
     fn whose(&self, failure: Failure) -> Failure {
+        if failure.kind == Kind::Fail
+            && let Some(gone) = self.lane.broken().now_or_never()
+        {
+            return gone;
+        }
         if failure.kind == Kind::Fail && self.evidence.disk_is_full() {
             let next = format!("make room for {}; the disk is full", self.evidence.folder().display());
             return Failure { kind: Kind::Error, ..failure }.next(next);

@@ -32,6 +32,7 @@ use registry_conformance::{
     vocabulary::Vocabulary,
 };
 use rstest::rstest;
+use tokio_util::sync::CancellationToken;
 
 /// A World that remembers what it was told to do wrong.
 #[derive(Debug, Default, cucumber::World)]
@@ -57,6 +58,8 @@ struct Shared {
     cleaned: Mutex<Vec<String>>,
     opened: AtomicUsize,
     closed: AtomicUsize,
+    /// The ground of the lanes has gone.
+    gone: CancellationToken,
     meeting: Meeting,
     /// The fault that is on.
     fault: Mutex<Option<String>>,
@@ -134,6 +137,18 @@ async fn cleanup(world: &mut World, how: String) -> Step {
 async fn meets(world: &mut World) -> Step {
     world.shared.meeting.0.wait().await;
     Ok(())
+}
+
+#[when("the engine goes away")]
+async fn goes_away(world: &mut World) -> Step {
+    world.shared.gone.cancel();
+    std::future::pending().await
+}
+
+#[then("a promise is broken as the ground goes")]
+async fn broken_by_us(world: &mut World) -> Step {
+    world.shared.gone.cancel();
+    Err(Failure::fail("reading Config/cluster", "managementState Managed", "connection refused"))
 }
 
 #[then("no fault is on")]
@@ -222,6 +237,14 @@ impl Lane<World> for TestLane {
 
     fn logs<'a>(&'a self, component: &'a str, _: usize) -> LocalBoxFuture<'a, Vec<String>> {
         async move { vec![format!("{component}: leader elected"), format!("{component}: sync failed")] }.boxed_local()
+    }
+
+    fn broken(&self) -> LocalBoxFuture<'_, Failure> {
+        async {
+            self.shared.gone.cancelled().await;
+            Failure::error("keeping the nodes running", "the engine went away")
+        }
+        .boxed_local()
     }
 
     fn set_fault<'a>(&'a self, fault: &'a FaultFile) -> LocalBoxFuture<'a, Result<(), Failure>> {
@@ -430,6 +453,29 @@ async fn what_the_target_cannot_do_is_an_error_and_no_fail(#[case] opens: Opens,
         assert_eq!((verdict, why), (Verdict::Error, reason));
     }
     assert_eq!(report.exit(false), Exit::Unjudged);
+}
+
+#[rstest]
+#[case::while_a_step_waits("When the engine goes away")]
+#[case::and_a_step_fails_for_it("Then a promise is broken as the ground goes")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_ends_by_itself_is_told_once_and_makes_no_fail(#[case] step: &str) {
+    let made = made(&[&["Given a step that holds", step, "Then the promise is broken", "Then it panics"]], Opens::Well);
+    let shared = made.shared.clone();
+    let report = made.report().await;
+    let seen = verdicts(&report);
+    assert_eq!(seen[0], (Verdict::Pass, ""));
+    assert_eq!(seen[1], (Verdict::Error, "keeping the nodes running: the engine went away"));
+    for (verdict, why) in &seen[2..] {
+        assert_eq!(*verdict, Verdict::Error);
+        assert_eq!(*why, "lane 1 ended by itself: keeping the nodes running: the engine went away");
+    }
+    assert_eq!(report.exit(false), Exit::Unjudged);
+    let text = terminal::print(&report, terminal::Colour::Plain);
+    assert!(text.starts_with("ERROR lane 1 ended by itself\n"), "{text}");
+    assert!(text.contains("  2 scenarios were not judged for this\n"), "{text}");
+    assert_eq!(text.matches("the engine went away").count(), 2, "for the lane and where it happened: {text}");
+    assert_eq!((shared.cleaned.lock().unwrap().len(), shared.closed.load(Ordering::SeqCst)), (2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

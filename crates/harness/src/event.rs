@@ -44,9 +44,12 @@ pub enum What {
     LaneReady {
         seconds: f64,
     },
-    /// The environment of this lane could not be started; its scenarios are Errors.
+    /// The environment of this lane could not be started, or ended by itself; its other scenarios are Errors.
     LaneFailed {
         failure: Failure,
+        /// Whether it had been ready.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        was_ready: bool,
     },
     LaneClosed {
         seconds: f64,

@@ -75,7 +75,7 @@ fn record(text: &str) -> (tempfile::TempDir, Vec<Event>) {
     })));
     evidence.record_of(all[4].id(), What::NotRun { reason: text.into() });
     let lane = evidence.lane(1);
-    lane.record(What::LaneFailed { failure: Failure::error("starting etcd", text) });
+    lane.record(What::LaneFailed { failure: Failure::error("starting etcd", text), was_ready: false });
     for (scenario, verdict) in all.iter().zip([Verdict::Pass, Verdict::Fail, Verdict::Fail, Verdict::Error]) {
         lane.enter_scenario(Some(scenario.id()));
         lane.record(What::ScenarioStarted);

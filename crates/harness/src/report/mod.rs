@@ -43,7 +43,7 @@ pub struct Report {
     pub totals: Totals,
     pub scenarios: Vec<ScenarioReport>,
     pub requirements: Vec<RequirementReport>,
-    /// Lanes that could not be started, and why.
+    /// Lanes that could not be started or ended by themselves, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub broken_lanes: Vec<BrokenLane>,
     /// Known deviations that were not seen: the system file is out of date.
@@ -57,19 +57,27 @@ pub struct Report {
 pub struct BrokenLane {
     pub lane: usize,
     pub failure: Failure,
+    /// Whether it had been ready.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_ready: bool,
 }
 
 impl BrokenLane {
-    /// Whether nothing more is known of a scenario than that this lane, its own, could not be started.
+    /// Whether nothing more is known of a scenario than that this lane, its own, was not there.
     pub fn explains(&self, scenario: &ScenarioReport) -> bool {
         let begins = format!("{}: ", self.reason());
         scenario.lane == Some(self.lane) && scenario.reason.as_ref().is_some_and(|reason| reason.starts_with(&begins))
     }
 
     /// How the reasons of its scenarios begin.
-    fn reason(&self) -> String {
-        format!("lane {} could not be started", self.lane)
+    pub fn reason(&self) -> String {
+        reason(self.lane, self.was_ready)
     }
+}
+
+/// What became of a lane that is not there, for the reasons of its scenarios.
+pub fn reason(lane: usize, was_ready: bool) -> String {
+    if was_ready { format!("lane {lane} ended by itself") } else { format!("lane {lane} could not be started") }
 }
 
 /// What a scenario came to.
@@ -203,7 +211,9 @@ impl Report {
 
 fn broken_lanes(events: &[Event]) -> Vec<BrokenLane> {
     let failed = events.iter().filter_map(|event| match &event.what {
-        What::LaneFailed { failure } => Some(BrokenLane { lane: event.lane.unwrap_or(1), failure: failure.clone() }),
+        What::LaneFailed { failure, was_ready } => {
+            Some(BrokenLane { lane: event.lane.unwrap_or(1), failure: failure.clone(), was_ready: *was_ready })
+        }
         _ => None,
     });
     failed.collect()
@@ -500,7 +510,7 @@ mod tests {
         let mut events = events(&[]);
         let failure = Failure::error("starting the operator as `/bin/op`", "exit status 2\nlast log lines:\n  boom");
         let last = events.last().unwrap().clone();
-        events.push(Event { lane: Some(2), what: What::LaneFailed { failure }, ..last });
+        events.push(Event { lane: Some(2), what: What::LaneFailed { failure, was_ready: false }, ..last });
         let report = Report::of(&events);
         assert_eq!(report.broken_lanes[0].lane, 2);
         let text = terminal::print(&report, terminal::Colour::Plain);

@@ -22,7 +22,7 @@ pub fn print(report: &Report, colour: Colour) -> String {
     for broken in &report.broken_lanes {
         let word = paint(Verdict::Error, colour);
         let text = broken.failure.text().replace('\n', "\n  ");
-        let _ = writeln!(out, "{word} lane {} could not be started\n  {text}", broken.lane);
+        let _ = writeln!(out, "{word} {}\n  {text}", broken.reason());
         let explained = report.scenarios.iter().filter(|one| broken.explains(one)).count();
         if explained > 0 {
             let were = if explained == 1 { "scenario was" } else { "scenarios were" };
