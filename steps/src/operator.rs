@@ -429,7 +429,8 @@ async fn pods_ready(world: &mut World, count: usize) -> Step {
             let ready = pods.iter().filter(|pod| is_serving(pod)).count();
             Check::when(ready == count && pods.len() == count, || format!("{phases:?}"))
         })
-        .await
+        .await?;
+    world.service_follows().await
 }
 
 #[then("the operator rolls out a new generation of the registry")]
