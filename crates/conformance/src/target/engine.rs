@@ -10,7 +10,7 @@ use std::{
 };
 
 use harness::failure::{Failure, Tried as _};
-use local_cluster::{Ledger, containers::LABEL};
+use local_cluster::{Ledger, containers::LABEL, process::RUN_VARIABLE};
 use tokio::process::Command;
 
 use super::program;
@@ -22,6 +22,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
     client: PathBuf,
+    /// The run's name, once it has one.
+    run: Option<String>,
 }
 
 impl Engine {
@@ -35,7 +37,7 @@ impl Engine {
             "install Docker and start its daemon (`doctor` says what is missing), or run with --target embedded";
         let client = program::on_path("docker")
             .ok_or_else(|| Failure::error(tried, "docker is not on this machine's PATH").next(remedy))?;
-        let engine = Self { client };
+        let engine = Self { client, run: None };
         let asked = tokio::time::timeout(ANSWER, engine.run(["version", "--format", "{{.Server.Version}}"])).await;
         match asked {
             Ok(Ok(_)) => Ok(engine),
@@ -49,7 +51,20 @@ impl Engine {
     /// The engine behind a client, whether it answers or not.
     #[cfg(test)]
     pub(super) fn of(client: PathBuf) -> Self {
-        Self { client }
+        Self { client, run: None }
+    }
+
+    /// The same engine, asked by a run: what is started from here on is ended by the next start if the run is killed, before
+    /// it can make something that nobody would remove.
+    pub(super) fn of_run(self, ledger: &Ledger) -> Self {
+        Self { run: Some(ledger.run().to_owned()), ..self }
+    }
+
+    /// A program that works on the engine, as a process of the run.
+    pub(super) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.envs(self.run.iter().map(|run| (RUN_VARIABLE, run)));
+        command
     }
 
     /// The client program.
@@ -69,7 +84,7 @@ impl Engine {
         let args: Vec<_> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
         let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
         let tried = format!("running `docker {}`", words.join(" "));
-        let mut command = Command::new(&self.client);
+        let mut command = self.command(&self.client);
         output(command.args(&args), &tried).await
     }
 

@@ -203,6 +203,7 @@ impl Target for Kind {
             let engine = Engine::find().await?;
             kind_cluster::refuse_foreign(&engine, &self.config).await?;
             let ledger = Ledger::open().tried("opening the ledger of the run")?;
+            let engine = engine.of_run(&ledger);
             ledger.record_folder(&self.lanes()).tried("recording the folder of the lanes")?;
             ledger.record_containers(engine.client()).tried("recording that there will be containers")?;
             let loaded = self.load_images(&engine, &ledger, progress).await;

@@ -23,7 +23,6 @@ use kube::{
 };
 use local_cluster::{kubeconfig::Credential, secret_file, user};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use super::{
     engine::{Engine, output},
@@ -111,7 +110,7 @@ impl KindCluster {
         let made = options.folder.join("kind.kubeconfig");
 
         let tried = format!("making the kind cluster {name}");
-        let mut command = Command::new(options.kind);
+        let mut command = options.engine.command(options.kind);
         command
             .args(["create", "cluster", "--wait", NODES_READY, "--name", &name])
             .arg("--config")
@@ -213,7 +212,7 @@ impl KindCluster {
 
     async fn load(&self, kind: &Path, archive: &Archive) -> Result<(), Failure> {
         let tried = format!("loading the images of {OWN_REGISTRY} into the cluster {}", self.name);
-        let mut command = Command::new(kind);
+        let mut command = self.engine.command(kind);
         command.args(["load", "image-archive", "--name", &self.name]).arg(&archive.path);
         output(command.env("KIND_EXPERIMENTAL_PROVIDER", "docker"), &tried).await.map(drop).map_err(explained)
     }
