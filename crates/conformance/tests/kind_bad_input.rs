@@ -285,6 +285,8 @@ fn when_kind_meets(#[case] words: &str, #[case] expected: &str) {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains(words) && said.contains(expected), "{said}");
+    let place = machine.path("results").canonicalize().unwrap().join("latest/logs/lane-1/kind.log");
+    assert!(fs::read_to_string(&place).unwrap().contains(words), "what kind said stays in {}", place.display());
     let report = machine.report();
     assert_eq!(report["totals"]["error"], 1, "an Error and no Fail: {report}");
     // What was made before is removed: the run's own network and volume, by its label.

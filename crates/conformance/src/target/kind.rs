@@ -33,8 +33,9 @@ use super::{
     admission::{Admission, Gifts, TRUST},
     api_certificate,
     engine::Engine,
+    kept_logs,
     kind_cluster::{self, KindCluster, KindOptions},
-    make_folder, manifests,
+    kind_words, make_folder, manifests,
     node_watch::NodeWatch,
     platform_parts::{self, Identity},
     pod_logs::PodLogs,
@@ -136,7 +137,7 @@ impl Kind {
             let measured = tokio::task::spawn_blocking(move || collection.measured(&own));
             let path = measured.await.tried(&tried)?.tried(&tried)?;
             let load = engine.run(["load".as_ref(), "--quiet".as_ref(), "--input".as_ref(), path.as_os_str()]);
-            load.await.map_err(kind_cluster::explained)?;
+            load.await.map_err(kind_words::explained)?;
         }
         Ok((node_image, loaded))
     }
@@ -229,8 +230,11 @@ impl Target for Kind {
             let prepared = self.prepared.get().ok_or_else(unprepared)?;
             let made = self.made.get().ok_or_else(unprepared)?;
             let folder = self.lanes().join(lane.to_string());
-            let opening = Opening { request: &self.request, config: &self.config, prepared, made, folder };
-            Ok(Box::new(opening.open(lane, evidence).await?) as LaneOf<Self>)
+            let opening =
+                Opening { request: &self.request, config: &self.config, prepared, made, folder: folder.clone() };
+            let opened = opening.open(lane, evidence.clone()).await;
+            let opened = opened.map_err(|failure| kept_logs::keep(lane, &folder, &evidence, failure))?;
+            Ok(Box::new(opened) as LaneOf<Self>)
         }
         .boxed_local()
     }

@@ -24,10 +24,7 @@ use kube::{
 use local_cluster::{kubeconfig::Credential, secret_file, user};
 use serde_json::{Value, json};
 
-use super::{
-    engine::{Engine, output},
-    make_folder,
-};
+use super::{engine::Engine, kind_words, make_folder};
 use crate::images::{RunImage, Source};
 
 /// The label by which kind finds the containers of a cluster again (kind source, pkg/cluster/internal/providers/docker).
@@ -109,7 +106,7 @@ impl KindCluster {
         std::fs::write(&config, text).tried(format!("writing {}", config.display()))?;
         let made = options.folder.join("kind.kubeconfig");
 
-        let tried = format!("making the kind cluster {name}");
+        let (tried, log) = (format!("making the kind cluster {name}"), log(options.folder));
         let mut command = options.engine.command(options.kind);
         command
             .args(["create", "cluster", "--wait", NODES_READY, "--name", &name])
@@ -122,13 +119,13 @@ impl KindCluster {
             .env("HTTPS_PROXY", format!("http://{}", options.proxy))
             .env("HTTP_PROXY", "")
             .env("NO_PROXY", "127.0.0.1,localhost");
-        output(&mut command, &tried).await.map_err(explained)?;
+        kind_words::output(&mut command, &tried, &log).await?;
 
         let cluster = Self::opened(name, options.engine.clone(), &made, options.folder, people).await?;
         tokio::try_join!(
             cluster.prepare_nodes(),
             cluster.share_volumes(),
-            cluster.load(options.kind, options.own_images),
+            cluster.load(options.kind, options.own_images, &log),
         )?;
         Ok(cluster)
     }
@@ -210,11 +207,11 @@ impl KindCluster {
         all.map(drop).tried(tried)
     }
 
-    async fn load(&self, kind: &Path, archive: &Archive) -> Result<(), Failure> {
+    async fn load(&self, kind: &Path, archive: &Archive, log: &Path) -> Result<(), Failure> {
         let tried = format!("loading the images of {OWN_REGISTRY} into the cluster {}", self.name);
         let mut command = self.engine.command(kind);
         command.args(["load", "image-archive", "--name", &self.name]).arg(&archive.path);
-        output(command.env("KIND_EXPERIMENTAL_PROVIDER", "docker"), &tried).await.map(drop).map_err(explained)
+        kind_words::output(command.env("KIND_EXPERIMENTAL_PROVIDER", "docker"), &tried, log).await.map(drop)
     }
 
     /// The label of the containers of its nodes.
@@ -239,6 +236,11 @@ impl KindCluster {
     pub(super) fn node_files(&self) -> NodeContainers {
         NodeContainers { engine: self.engine.clone(), nodes: self.nodes.clone() }
     }
+}
+
+/// What kind said when it failed, in the folder of a cluster.
+fn log(folder: &Path) -> PathBuf {
+    folder.join("cluster/logs/kind.log")
 }
 
 /// The name in a kind configuration, as kind itself reads it, else ours.
@@ -326,31 +328,6 @@ fn rendered(config: &str, image: Option<&str>, tokens: &Path, volumes: &Path) ->
         None => value["kubeadmConfigPatchesJSON6902"] = json!(patches),
     }
     serde_json::to_string_pretty(&value).tried(tried)
-}
-
-/// What a person should do about a failure of kind, where its words tell.
-pub(super) fn explained(failure: Failure) -> Failure {
-    let seen = failure.seen.clone().unwrap_or_default();
-    let next = [
-        ("no space left on device", "free disk space: a node takes about 1 GB (`docker system df` shows what has it)"),
-        (
-            "port is already allocated",
-            "another program has the port; end it, or leave `hostPort` out of the kind configuration",
-        ),
-        (
-            "address already in use",
-            "another program has the port; end it, or leave `hostPort` out of the kind configuration",
-        ),
-        (
-            "failed to pull image",
-            "give the images as files with --images DIR, or let this machine reach the registry of the node image",
-        ),
-        ("Cannot connect to the Docker daemon", "start the Docker daemon again"),
-    ];
-    match next.iter().find(|(words, _)| seen.contains(words)) {
-        Some((_, next)) => failure.next(*next),
-        None => failure.next("`doctor` says what kind lacks on this machine"),
-    }
 }
 
 /// Files of nodes that are containers.

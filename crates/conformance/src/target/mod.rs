@@ -23,6 +23,7 @@ mod held;
 mod image_files;
 mod kept_logs;
 mod kind_cluster;
+mod kind_words;
 mod kubeconfig;
 mod manifests;
 mod node_pods;
