@@ -12,14 +12,14 @@ use std::{
 use api::{
     condition::OperatorCondition,
     config::ImageConfig,
-    imageregistry::{Config, ImagePruner},
+    imageregistry::{Config, ImagePruner, ManagementState},
     mirror::{ImageContentSourcePolicy, ImageDigestMirrorSet, ImageTagMirrorSet},
     names,
     route::Route,
 };
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{ConfigMap, Namespace, Secret, ServiceAccount},
+    core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount},
     rbac::v1::{ClusterRole, ClusterRoleBinding},
 };
 use kube::{
@@ -37,7 +37,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// How long anything may take that is waited for.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Somebody's cluster, held by a process that knows nothing of the runs.
 struct Theirs {
@@ -84,7 +84,8 @@ impl Theirs {
         until(&configs, names::CLUSTER, |config: Option<&Config>| config.is_some()).await;
         let theirs = json!({"spec": {
             "managementState": "Managed", "replicas": 1, "logLevel": "Debug", "defaultRoute": true,
-            "requests": {"read": {"maxRunning": 7}}, "storage": {"emptyDir": {}},
+            // A claim that the operator makes and would remove with the configuration, and all images with it.
+            "requests": {"read": {"maxRunning": 7}}, "storage": {"pvc": {"claim": ""}},
         }});
         configs.patch(names::CLUSTER, &PatchParams::default(), &Patch::Merge(theirs)).await.unwrap();
         let images: Api<ImageConfig> = Api::all(self.client.clone());
@@ -138,6 +139,7 @@ impl Theirs {
         self.add::<ImageContentSourcePolicy>(None, &mut all).await;
         self.add::<Route>(registry, &mut all).await;
         self.add::<Secret>(registry, &mut all).await;
+        self.add::<PersistentVolumeClaim>(registry, &mut all).await;
         self.add::<Deployment>(registry, &mut all).await;
         self.add::<ConfigMap>(Some(names::CONFIG_NAMESPACE), &mut all).await;
         self.add::<ClusterRole>(None, &mut all).await;
@@ -313,6 +315,20 @@ async fn a_cluster_of_others_is_judged_and_stays_as_it_was() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert_eq!(theirs.holdings().await, before);
     assert_eq!(judges.kept(), 0);
+
+    // Two at a time would take each other's changes for theirs.
+    let more = ["--allow-disruption"];
+    let mut first = judges.run(&theirs.kubeconfig, "@OPR-MGMT-UNMANAGED", &more);
+    let mut first = first.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let configs: Api<Config> = Api::all(theirs.client.clone());
+    until(&configs, names::CLUSTER, |config: Option<&Config>| {
+        config.is_some_and(|config| config.spec.management_state == Some(ManagementState::Unmanaged))
+    })
+    .await;
+    let output = judges.run(&theirs.kubeconfig, "@ACC-LOGIN-COLON", &[]).output().unwrap();
+    assert!(output.status.code() == Some(2) && text(&output).contains("judges it already"), "{}", text(&output));
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert_eq!(theirs.holdings().await, before);
 
     // Interrupted: it is put right at once.
     assert_eq!(ended_in_mid_run(&theirs, &judges, Signal::SIGINT).await, Some(2));
