@@ -250,6 +250,15 @@ fn with_an_archive_that_is_gone() {
     refused(&machine.run(&["--images", "images"]), &["images/one.tar", "No such file"]);
 }
 
+/// It would be a run in a cluster that is made and removed, where one was asked for that stays.
+#[test]
+fn with_a_running_cluster_to_use() {
+    let machine = Machine::new();
+    let output = machine.run(&["--cluster", "mine"]);
+    refused(&output, &["using the running kind cluster mine", "--target cluster"]);
+    assert_eq!(machine.asked(), "", "nothing was begun");
+}
+
 /// A storage product whose image is not in the folder is a capability that is not there, told beforehand.
 #[test]
 fn with_a_folder_that_lacks_a_storage_product() {

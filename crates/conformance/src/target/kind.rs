@@ -85,12 +85,19 @@ impl Kind {
     /// A target for one request; nothing is started yet.
     ///
     /// # Errors
-    /// When the system comes as programs, or there is no kind configuration of that name.
+    /// When the system comes as programs, there is no kind configuration of that name, or a running cluster is asked for:
+    /// its API server does not know the tokens of the run's people, which a cluster is told when it is made.
     pub fn new(request: Request) -> Result<Self, Failure> {
         if let Some(component) = request.system.components.first() {
             let seen = format!("its {} comes as a program, and pods of a kind cluster run images", component.name);
             return Err(Failure::error(format!("judging the system {} on kind", request.system.name), seen)
                 .next("run it with --target embedded"));
+        }
+        if let Some(name) = &request.place.cluster {
+            let seen = "its API server does not know the people of the run, who are told to a cluster when it is made";
+            return Err(Failure::error(format!("using the running kind cluster {name}"), seen).next(format!(
+                "install a system there and judge it with --target cluster and the kubeconfig of `kind get kubeconfig --name {name}`, or leave --cluster out and a cluster is made"
+            )));
         }
         let name = request.place.kind_config.as_deref().unwrap_or(CONFIG);
         let config = request.data.text(format!("kind-config/{name}.yaml"));

@@ -262,7 +262,7 @@ pub(super) async fn refuse_foreign(engine: &Engine, config: &str) -> Result<(), 
     }
     let seen = format!("somebody else has a cluster of that name ({}); it is left alone", containers.join(", "));
     Err(Failure::error(format!("making the kind cluster {name}"), seen).next(format!(
-        "judge in it with --cluster {name}, or remove it with `kind delete cluster --name {name}`, or give another name in kind-config/"
+        "judge what is in it with --target cluster, or remove it with `kind delete cluster --name {name}`, or give another name in kind-config/"
     )))
 }
 
