@@ -7,7 +7,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use api::{
@@ -19,7 +19,8 @@ use api::{
     route::Route,
 };
 use harness::{
-    failure::{Failure, Kind, Tried as _},
+    failure::{Failure, Kind, Tried as _, chain},
+    limit,
     tenancy::{Journal, ObjectName},
     wait::{Check, answers, wait},
 };
@@ -37,6 +38,8 @@ use super::kubeconfig;
 
 /// How long the operator may take to act on the configuration that was put back, also where no system says so.
 const SETTLED: Duration = Duration::from_secs(180);
+/// The least time an object is given to be put back, also when others have used it up.
+const LEAST: Duration = Duration::from_secs(5);
 
 /// An object as it was: what its owner says, without what the cluster adds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -160,24 +163,30 @@ impl Held {
     /// # Errors
     /// When something cannot be put back within the limit.
     pub(super) async fn put_back(&self, within: Duration) -> Result<Vec<String>, Failure> {
-        let mut changed = vec![];
+        let until = Instant::now() + within;
+        let (mut changed, mut first) = (vec![], None);
         for saved in &self.holding.saved {
-            let was_put_back = self.put_one_back(saved, within).await.map_err(|failure| self.unfinished(failure))?;
-            if !was_put_back {
-                continue;
+            // Whatever one object is up to, the others are tried.
+            let left = Duration::from_secs(until.saturating_duration_since(Instant::now()).as_secs()).max(LEAST);
+            match self.put_one_back(saved, left).await {
+                Ok(false) => continue,
+                Ok(true) => changed.push(saved.name.to_string()),
+                Err(failure) => drop(first.get_or_insert(failure)),
             }
-            changed.push(saved.name.to_string());
-            if saved.name.resource.kind == "Config" {
-                self.settled(within).await.map_err(|failure| self.unfinished(failure))?;
+            if saved.name.resource.kind == "Config" && first.is_none() {
+                first = self.settled(left).await.err();
             }
         }
-        Ok(changed)
+        match first {
+            None => Ok(changed),
+            Some(failure) => Err(self.unfinished(failure)),
+        }
     }
 
     async fn put_one_back(&self, saved: &Saved, within: Duration) -> Result<bool, Failure> {
         let name = &saved.name;
         let api = api(&self.client, name);
-        answers(wait(format!("{name} to be as it was before"), within), || async {
+        let put_back = answers(wait(format!("{name} to be as it was before"), within), || async {
             let outcome = match api.get_opt(&name.name).await {
                 Ok(None) => api.create(&PostParams::default(), &saved.object()).await,
                 Ok(Some(now)) if now.metadata.deletion_timestamp.is_some() => {
@@ -192,10 +201,13 @@ impl Held {
             };
             match outcome {
                 Ok(_) => Check::Met(true),
-                Err(error) => Check::NotYet(error.to_string()),
+                Err(error) => Check::NotYet(words(&error)),
             }
+        });
+        put_back.await.map_err(|failure| {
+            let tried = format!("putting {name} back for {}", limit::text(within));
+            Failure::error(tried, failure.seen.unwrap_or_default())
         })
-        .await
     }
 
     /// Waits until the operator has acted on the configuration and the registry is as available as it was.
@@ -223,16 +235,20 @@ impl Held {
     /// When something cannot be taken away or put back within the limit; the file stays then.
     pub(super) async fn release(self, within: Duration) -> Result<(), Failure> {
         let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut first = None;
         for object in made.iter().rev() {
             match api(&self.client, object).delete(&object.name, &DeleteParams::default()).await {
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 Err(error) => {
-                    return Err(self.unfinished(Failure::error(format!("taking away {object}"), error)));
+                    first.get_or_insert(Failure::error(format!("taking away {object}"), words(&error)));
                 }
                 Ok(_) => {}
             }
         }
         self.put_back(within).await?;
+        if let Some(failure) = first {
+            return Err(self.unfinished(failure));
+        }
         std::fs::remove_file(&self.path).tried(format!("removing {}", self.path.display()))
     }
 
@@ -358,6 +374,14 @@ impl Saved {
         object.metadata.annotations = serde_json::from_value(part("annotations")).unwrap_or_default();
         object.metadata.finalizers = serde_json::from_value(part("finalizers")).unwrap_or_default();
         object
+    }
+}
+
+/// What the API server says, without the form in which it says it.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => chain(other),
     }
 }
 

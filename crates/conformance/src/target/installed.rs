@@ -29,7 +29,10 @@ use super::{
     held::Held, make_folder, people, pod_logs::PodLogs, port_forward::PortForward, seams::Texts, survey,
     survey::Survey, system_lane::link_cli,
 };
-use crate::lane::{FaultFile, Lane, LaneOf, Leak, Request, Target};
+use crate::{
+    lane::{FaultFile, Lane, LaneOf, Leak, Request, Target},
+    session::summary,
+};
 
 /// A cluster that was there before.
 pub struct Installed {
@@ -241,7 +244,8 @@ impl Lane<World> for InstalledLane {
             drop(environment);
             if let Err(failure) = release(held, limit).await {
                 // Verdicts or not: a run that leaves a cluster of others changed did not do its job.
-                evidence.record(What::Stopping { reason: failure.text() });
+                let next = failure.next.clone().unwrap_or_default();
+                evidence.record(What::Stopping { reason: format!("{}; {next}", summary(&failure)) });
                 return Err(failure);
             }
             std::fs::remove_dir_all(&folder).tried(format!("removing {}", folder.display()))
