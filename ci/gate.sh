@@ -108,6 +108,13 @@ nothing_left() {
     [ -z "$left" ] || { echo "left behind: $left" >&2; return 1; }
 }
 
+# Beside archives nothing is pulled, by whatever part of a run.
+nothing_pulled() {
+    local pulled
+    pulled="$(docker events --since "$kind_began" --until "$(date +%s)" --filter type=image --filter event=pull --format '{{.Actor.ID}}')"
+    [ -z "$pulled" ] || { echo "pulled: $pulled" >&2; return 1; }
+}
+
 began=$SECONDS
 reason="$(why_no_kind)"
 if [ -z "$reason" ]; then
@@ -121,12 +128,14 @@ if [ -z "$reason" ]; then
     on_kind=(--target kind --select @kind-smoke --images "$cache/ci-images")
     rm -rf "$results"
     images_before="$(own_images)"
+    kind_began="$(date +%s)"
     gate images "$air_gap" build --out "$cache/ci-images"
     gate kind "$conformance" run "${on_kind[@]}" --out "$results/kind"
     gate kind-faults "$conformance" prove "${on_kind[@]}" --collateral none "${kind_faults[@]/#/--fault=}" --out "$results/faults"
     gate embedded "$conformance" run --select @kind-smoke --out "$results/embedded"
     gate same-verdicts "$conformance" compare --all "$results/embedded/latest" "$results/kind/latest"
     gate nothing-left nothing_left
+    gate nothing-pulled nothing_pulled
 else
     skip kind "$reason"
 fi
