@@ -74,7 +74,6 @@ impl Machine {
             machine.write(name, text);
         }
         machine.program("kind", "case \"$1\" in --version) echo kind version 0.33.0;; esac");
-        machine.program("versitygw", "echo v1.0.0");
         machine.engine("");
         machine
     }

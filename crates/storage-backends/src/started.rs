@@ -192,13 +192,14 @@ impl StorageBackends {
 
     async fn start_process(&self, backend: &Backend, program: Program) -> Result<Running, Error> {
         let progress = |line: &str| tracing::info!("{line}");
+        // What not every run needs is had when the first scenario asks.
+        let had = async |tool| match self.options.tools.path(tool) {
+            Ok(path) => Ok::<_, Error>(path.to_owned()),
+            Err(_) => Ok(local_cluster::tool::locate_all(&[tool], progress).await?.path(tool)?.to_owned()),
+        };
         let program_path = match program {
-            Program::Versitygw => self.options.tools.path(Tool::VersityGw)?.to_owned(),
-            // These are not what every run needs, and are had when the first scenario asks.
-            Program::FakeGcsServer => {
-                let located = local_cluster::tool::locate_all(&[Tool::FakeGcsServer], progress).await?;
-                located.path(Tool::FakeGcsServer)?.to_owned()
-            }
+            Program::Versitygw => had(Tool::VersityGw).await?,
+            Program::FakeGcsServer => had(Tool::FakeGcsServer).await?,
             Program::Azurite => npm::obtain(&npm::AZURITE, progress).await?,
         };
         let options = ServerOptions {

@@ -219,8 +219,7 @@ impl Target for Kind {
             let made = Made { engine, ledger, images };
             self.made.set(made).map_err(|_| "twice").tried("remembering what was made")?;
             let (node_image, _) = loaded?;
-            let tried = "finding kind and the storage product";
-            let tools = local_cluster::tool::locate_all(&[Tool::Kind, Tool::VersityGw], progress).await.tried(tried)?;
+            let tools = local_cluster::tool::locate_all(&[Tool::Kind], progress).await.tried("finding kind")?;
             let out = self.lanes().join("images").join("own.tar");
             let own_images = tokio::task::spawn_blocking(move || container_image::own_image(&own_executable(), &out));
             let tried = "making the images of this program";
