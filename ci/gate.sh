@@ -76,7 +76,7 @@ install() {
 
 # Says in one sentence why there can be no kind here; nothing when there can.
 why_no_kind() {
-    [ "${CONFORMANCE_GATE_KIND:-0}" != 0 ] || { echo "not yet part of every gate: set CONFORMANCE_GATE_KIND=1"; return; }
+    [ "${CONFORMANCE_GATE_KIND:-1}" != 0 ] || { echo "CONFORMANCE_GATE_KIND is 0"; return; }
     [ "$(uname -s)" = Linux ] || { echo "its images are made on Linux only"; return; }
     local room
     room="$(df --output=avail -BG "$cache" | tail -n 1 | tr -dc 0-9)"
