@@ -13,6 +13,7 @@ use local_cluster::{Child, ChildOptions, Exit};
 
 use crate::Error;
 use crate::azure_view::AzureView;
+use crate::copy_source::CopySource;
 use crate::reach;
 use crate::server::{Place, Server, ServerOptions};
 use crate::started::ServerCertificate;
@@ -26,6 +27,7 @@ pub(crate) const REALMS: [&str; 4] =
 #[derive(Debug)]
 pub struct AzureProcess {
     server: Server,
+    _copy_source: CopySource,
     endpoint: StorageEndpoint,
 }
 
@@ -80,7 +82,9 @@ impl AzureProcess {
         std::fs::write(&authority, &options.certificate.authority).map_err(reach::file("write", &authority))?;
         let account = Account::new();
         let client = reach::client("the Azure server", Some(&options.certificate.authority))?;
+        let copy_source = CopySource::start(options.listen, client.clone())?;
         let child = |address: SocketAddr| {
+            copy_source.lead_to(address);
             let mut child = ChildOptions::new("azurite", PathBuf::from("node"), place.dir.join("azurite.log"));
             let (host, port) = (address.ip().to_string(), address.port().to_string());
             child.args = vec![(&options.program).into()];
@@ -94,6 +98,7 @@ impl AzureProcess {
                 ("AZURITE_ACCOUNTS".into(), account.told().into()),
                 // A copy is fetched from the source's address, which is its own.
                 ("NODE_EXTRA_CA_CERTS".into(), (&authority).into()),
+                ("https_proxy".into(), copy_source.url().into()),
                 ("PATH".into(), std::env::var_os("PATH").unwrap_or_default()),
                 ("HOME".into(), (&place.dir).into()),
             ];
@@ -113,7 +118,7 @@ impl AzureProcess {
         .await?;
         let view = view(server.address())?;
         let endpoint = account.endpoint(server.address(), &options.region, &options.certificate, view);
-        Ok(AzureProcess { server, endpoint })
+        Ok(AzureProcess { server, _copy_source: copy_source, endpoint })
     }
 
     /// Where and as whom it is reached, and the view into it.

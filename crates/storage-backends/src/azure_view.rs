@@ -8,8 +8,9 @@ use futures::TryStreamExt;
 use futures::future::BoxFuture;
 use harness::failure::Failure;
 use harness::storage::{Secret, StorageView};
+use http_body_util::BodyExt;
 use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential, MicrosoftAzure, MicrosoftAzureBuilder};
-use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
+use object_store::client::{HttpClient, HttpRequest, HttpRequestBody, HttpResponse};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
 use reqwest::{Method, StatusCode};
@@ -89,8 +90,28 @@ impl AzureView {
         Ok(self.blobs(container)?.get(&Path::from(key)).await?.bytes().await?.to_vec())
     }
 
+    /// The blob whose name is `key` after a slash. OpenShift's registry makes such names (distribution
+    /// registry/storage/driver/azure/azure.go, `blobName`), and the client for everything else cannot say them.
+    async fn get_after_slash(&self, container: &str, key: &str) -> Result<Option<Vec<u8>>, String> {
+        let answer = self.answer(Method::GET, &format!("/{container}//{key}")).await?;
+        match answer.status() {
+            StatusCode::OK => {
+                let body = answer.into_body().collect().await.map_err(|error| chain(&error))?;
+                Ok(Some(body.to_bytes().to_vec()))
+            }
+            StatusCode::NOT_FOUND => Ok(None),
+            other => Err(format!("{other}")),
+        }
+    }
+
     /// A signed request without body: status and error code.
     async fn request(&self, method: Method, rest: &str) -> Result<(StatusCode, String), String> {
+        let answer = self.answer(method, rest).await?;
+        let code = answer.headers().get("x-ms-error-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
+        Ok((answer.status(), code.to_owned()))
+    }
+
+    async fn answer(&self, method: Method, rest: &str) -> Result<HttpResponse, String> {
         let mut request: HttpRequest = HttpRequest::new(HttpRequestBody::empty());
         *request.method_mut() = method;
         *request.uri_mut() = format!("{}{rest}", self.url).parse().map_err(|error| format!("{error}"))?;
@@ -98,9 +119,7 @@ impl AzureView {
         AzureAuthorizer::new(&self.credential, &self.account)
             .try_authorize(&mut request)
             .map_err(|error| chain(&error))?;
-        let answer = HttpClient::new(self.client.0.clone()).execute(request).await.map_err(|error| chain(&error))?;
-        let code = answer.headers().get("x-ms-error-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
-        Ok((answer.status(), code.to_owned()))
+        HttpClient::new(self.client.0.clone()).execute(request).await.map_err(|error| chain(&error))
     }
 
     async fn expect(&self, method: Method, container: &str, good: &[StatusCode]) -> Result<StatusCode, Failure> {
@@ -135,13 +154,13 @@ impl StorageView for AzureView {
 
     fn read<'a>(&'a self, bucket: &'a str, key: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, Failure>> {
         Box::pin(async move {
+            let tried = || format!("reading {key} of container {bucket} at {}", self.url);
             match self.get(bucket, key).await {
                 Ok(bytes) => Ok(Some(bytes)),
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
-                Err(error) => {
-                    let tried = format!("reading {key} of container {bucket} at {}", self.url);
-                    Err(Failure::error(tried, chain(&error)))
+                Err(object_store::Error::NotFound { .. }) => {
+                    self.get_after_slash(bucket, key).await.map_err(|seen| Failure::error(tried(), seen))
                 }
+                Err(error) => Err(Failure::error(tried(), chain(&error))),
             }
         })
     }

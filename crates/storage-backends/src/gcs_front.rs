@@ -146,6 +146,11 @@ impl Desk {
                 .check_url(method.as_str(), host, path, query, now)
                 .map(|()| "signed")
                 .map_err(|why| format!("SignatureDoesNotMatch: {why}")),
+            None if query.contains("GoogleAccessId=") => self
+                .account
+                .check_old_url(method.as_str(), path, query, now)
+                .map(|()| "signed")
+                .map_err(|why| format!("SignatureDoesNotMatch: {why}")),
             // An upload goes on under the address of its session alone.
             None if query.contains("upload_id=") => Ok("session"),
             None => Err("Anonymous caller does not have access to the bucket".to_owned()),

@@ -5,6 +5,7 @@ mod azure;
 mod azure_view;
 mod backend;
 mod container;
+mod copy_source;
 mod error;
 mod gcs;
 mod gcs_front;

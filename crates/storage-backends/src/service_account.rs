@@ -12,6 +12,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::Error;
+use crate::gcs_front::STORAGE_HOST;
 
 /// The program that makes the key pair.
 pub const KEY_MAKER: &str = "openssl";
@@ -138,6 +139,28 @@ impl ServiceAccount {
             return Err("its time is over".to_owned());
         }
         Ok(())
+    }
+
+    /// Checks a URL that is signed in the older way, version 2, which the registry's driver uses: method, end and resource.
+    ///
+    /// # Errors
+    /// Why it is not valid.
+    pub fn check_old_url(&self, method: &str, path: &str, query: &str, now: SystemTime) -> Result<(), String> {
+        let url =
+            reqwest::Url::parse(&format!("https://{STORAGE_HOST}{path}?{query}")).map_err(|error| error.to_string())?;
+        let value = |name: &str| {
+            let pair = url.query_pairs().find_map(|(key, value)| (key == name).then(|| value.into_owned()));
+            pair.ok_or_else(|| format!("it has no {name}"))
+        };
+        if value("GoogleAccessId")? != self.email {
+            return Err("it is another account's".to_owned());
+        }
+        let ends = value("Expires")?;
+        let signature = STANDARD.decode(value("Signature")?).map_err(|_| "its signature is no base64")?;
+        self.check_signature(format!("{method}\n\n\n{ends}\n{path}").as_bytes(), &signature)?;
+        let ends = ends.parse().map_err(|_| "its end is no number of seconds")?;
+        let over = SystemTime::UNIX_EPOCH + Duration::from_secs(ends) < now;
+        if over { Err("its time is over".to_owned()) } else { Ok(()) }
     }
 
     fn check_signature(&self, message: &[u8], signature: &[u8]) -> Result<(), String> {

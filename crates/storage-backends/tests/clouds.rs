@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use harness::datafile::DataFile;
 use harness::storage::StorageEndpoint;
 use local_cluster::{npm, tool};
@@ -105,6 +106,35 @@ async fn google_buckets_open_to_the_service_account_alone() {
     let longer = url.as_str().replace("X-Goog-Expires=1200", "X-Goog-Expires=9200");
     assert_eq!(client.get(longer).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
 
+    // The older way to sign, which the registry's driver uses.
+    let old = |path: &str, ends: u64, access: &str| {
+        let key: serde_json::Value = serde_json::from_str(endpoint.secret_key.reveal()).unwrap();
+        let pem = key["private_key"].as_str().unwrap().lines().filter(|line| !line.starts_with("-----"));
+        let der = STANDARD.decode(pem.collect::<String>()).unwrap();
+        let pair = ring::signature::RsaKeyPair::from_pkcs8(&der).unwrap();
+        let mut signature = vec![0; pair.public().modulus_len()];
+        let message = format!("GET\n\n\n{ends}\n{path}");
+        let random = ring::rand::SystemRandom::new();
+        pair.sign(&ring::signature::RSA_PKCS1_SHA256, &random, message.as_bytes(), &mut signature).unwrap();
+        let mut url = reqwest::Url::parse(&format!("https://storage.googleapis.com{path}")).unwrap();
+        url.query_pairs_mut()
+            .append_pair("Expires", &ends.to_string())
+            .append_pair("GoogleAccessId", access)
+            .append_pair("Signature", &STANDARD.encode(signature));
+        url
+    };
+    let key: serde_json::Value = serde_json::from_str(endpoint.secret_key.reveal()).unwrap();
+    let email = key["client_email"].as_str().unwrap();
+    let get = async |url: reqwest::Url| client.get(url).send().await.unwrap().status();
+    let ends = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + 1200;
+    let signed = old("/images/a/b", ends, email);
+    assert_eq!(client.get(signed.clone()).send().await.unwrap().text().await.unwrap(), "layer");
+    assert_eq!(client.delete(signed.clone()).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    let longer = signed.as_str().replace(&ends.to_string(), &(ends + 1).to_string());
+    assert_eq!(get(longer.parse().unwrap()).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(get(old("/images/a/b", 1, email)).await, StatusCode::UNAUTHORIZED, "its time is over");
+    assert_eq!(get(old("/images/a/b", ends, "other@example.com")).await, StatusCode::UNAUTHORIZED);
+
     let log = std::fs::read_to_string(folder.path().join("gcs-local/front.log")).unwrap();
     assert!(log.contains("401 refused") && log.contains("200 jwt") && log.contains("200 bearer"), "{log}");
     assert!(!log.contains(&token.bearer));
@@ -155,6 +185,38 @@ async fn azure_containers_open_to_the_accounts_key_alone() {
     assert_eq!(client.get(url.clone()).send().await.unwrap().text().await.unwrap(), "layer");
     let tampered = url.as_str().replace("sp=r", "sp=rw");
     assert_eq!(client.get(tampered).send().await.unwrap().status(), StatusCode::FORBIDDEN);
+
+    // As OpenShift's registry does it: an append blob, a copy from a signed address of it, which Azurite asks for under
+    // the account's public name, and names that begin with a slash.
+    let blob = |name: &str| format!("{}/images/{name}", endpoint.url);
+    let key = object_store::azure::AzureAccessKey::try_new(endpoint.secret_key.reveal()).unwrap();
+    let credential = object_store::azure::AzureCredential::AccessKey(key);
+    let put = async |url: String, headers: &[(&'static str, String)], body: &'static str| {
+        let mut request =
+            object_store::client::HttpRequest::new(object_store::client::HttpRequestBody::from(body.to_owned()));
+        *request.method_mut() = reqwest::Method::PUT;
+        *request.uri_mut() = url.parse().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        request.headers_mut().insert("content-length", body.len().into());
+        object_store::azure::AzureAuthorizer::new(&credential, &endpoint.access_key)
+            .try_authorize(&mut request)
+            .unwrap();
+        let answer = client.put(url).headers(request.headers().clone()).body(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let kind = [("x-ms-blob-type", "AppendBlob".to_owned())];
+    assert_eq!(put(blob("upload"), &kind, "").await.0, 201);
+    assert_eq!(put(format!("{}?comp=appendblock", blob("upload")), &[], "layer").await.0, 201);
+    let signed = own.signed_url(reqwest::Method::GET, &"upload".into(), life).await.unwrap();
+    let copied = put(blob("data"), &[("x-ms-copy-source", signed.to_string())], "").await;
+    assert_eq!(copied.0, 202, "{}", copied.1);
+    assert_eq!(put(blob("/slash"), &kind, "").await.0, 201);
+    assert_eq!(put(format!("{}?comp=appendblock", blob("/slash")), &[], "other").await.0, 201);
+    assert_eq!(view.keys("images").await.unwrap(), ["a/b", "a/c", "data", "slash", "upload"]);
+    assert_eq!(view.read("images", "slash").await.unwrap().as_deref(), Some(b"other".as_slice()));
+    assert_eq!(view.read("images", "data").await.unwrap().as_deref(), Some(b"layer".as_slice()));
 
     view.remove_bucket("images").await.unwrap();
     assert!(!view.has_bucket("images").await.unwrap());
