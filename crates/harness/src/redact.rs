@@ -25,7 +25,7 @@ static PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         // A JSON web token.
         r"\b(eyJ)[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*",
         r"(?i)(X-Amz-(?:Signature|Security-Token)=)[^&\s]+",
-        r"(?i)((?:^|[?&;])sig=)[A-Za-z0-9%+/=]{10,}",
+        r"(?i)((?:^|[?&;])(?:sig|(?:x-goog-)?signature)=)[A-Za-z0-9%+/=_-]{10,}",
         r"(?i)(--(?:password|token|creds|src-creds|dest-creds)[= ])\S+",
         r#"(?i)([A-Za-z0-9_]*(?:secret_?(?:access_?)?key|password|accountkey)"?\s*[=:]\s*"?)[^\s",}&]+"#,
         r#"("auth"\s*:\s*")[^"]+"#,
@@ -197,6 +197,9 @@ mod tests {
         "-----BEGIN RSA PRIVATE KEY-----[redacted]\\n"
     )]
     #[case("GET /b/k?X-Amz-Signature=0011aabb&x=1", "GET /b/k?X-Amz-Signature=[redacted]&x=1")]
+    #[case("/b/k?GoogleAccessId=a&Signature=ow5BnuPiqE%2B4%3D%3D", "/b/k?GoogleAccessId=a&Signature=[redacted]")]
+    #[case("/b/k?X-Goog-Signature=0011aabbccdd&x=1", "/b/k?X-Goog-Signature=[redacted]&x=1")]
+    #[case("/b/k?sv=1&sig=ow5BnuPiqE%2B4%3D&x=1", "/b/k?sv=1&sig=[redacted]&x=1")]
     #[case("eyJhbGciOiJSUzI1.eyJpc3MiOiJrdWJl.c2lnbmF0dXJl end", "eyJ[redacted] end")]
     #[case("REGISTRY_STORAGE_S3_SECRETKEY=abc123 next", "REGISTRY_STORAGE_S3_SECRETKEY=[redacted] next")]
     #[case(r#"{"auth":"dTpw"}"#, r#"{"auth":"[redacted]"}"#)]
