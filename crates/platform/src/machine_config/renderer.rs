@@ -58,14 +58,12 @@ pub enum RenderError {
 pub(super) struct Renderer {
     program: PathBuf,
     templates: PathBuf,
-    /// Emptied before each run.
-    scratch: PathBuf,
     build: OnceCell<String>,
 }
 
 impl Renderer {
     pub(super) fn new(program: PathBuf, templates: PathBuf) -> Self {
-        Self { program, templates, scratch: std::env::temp_dir().join("render"), build: OnceCell::new() }
+        Self { program, templates, build: OnceCell::new() }
     }
 
     /// Renders the configuration of one pool.
@@ -73,11 +71,9 @@ impl Renderer {
     /// # Errors
     /// See [`RenderError`].
     pub(super) async fn render(&self, inputs: &Inputs, pool: &str) -> Result<Rendered, RenderError> {
-        let (manifests, out) = (self.scratch.join("manifests"), self.scratch.join("rendered"));
-        let pull_secret = self.scratch.join("pull-secret.json");
-        if self.scratch.exists() {
-            std::fs::remove_dir_all(&self.scratch).map_err(file("emptying", &self.scratch))?;
-        }
+        let scratch = tempfile::tempdir().map_err(file("making a folder in", &std::env::temp_dir()))?;
+        let [manifests, out] = ["manifests", "rendered"].map(|name| scratch.path().join(name));
+        let pull_secret = scratch.path().join("pull-secret.json");
         for folder in [&manifests, &out] {
             std::fs::create_dir_all(folder).map_err(file("making", folder))?;
         }
@@ -206,8 +202,7 @@ mod tests {
         let script = format!("#!/bin/sh\n{version}\ntest $# = 1 && exit 255\n{script}\n");
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let mut renderer = Renderer::new(path, "/no/templates".into());
-        renderer.scratch = folder.path().join("scratch");
+        let renderer = Renderer::new(path, "/no/templates".into());
         (folder, renderer)
     }
 
