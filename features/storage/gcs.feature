@@ -37,7 +37,7 @@ Feature: Registry storage on Google Cloud Storage
     And an image can be pushed and pulled
 
   @STO-GCS-MANUAL
-  Scenario: Without credentials for GCS the storage condition says so
+  Scenario: Without credentials for GCS the status says so
     Given the operator has bootstrapped itself as Removed
     And a bucket on a GCS server and the credentials file of a service account
     When the administrator configures the bucket

@@ -106,6 +106,8 @@ async fn push_not_allowed(world: &mut World, name: String) -> Step {
 
 #[then("an image can be pushed and pulled")]
 async fn round_trip(world: &mut World) -> Step {
+    // What one pod stores on its own volume the next does not have.
+    world.pods_are_current().await?;
     pushed(world, "roundtrip".to_owned()).await?;
     pull_succeeds(world, "roundtrip".to_owned()).await
 }

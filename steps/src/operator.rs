@@ -72,6 +72,11 @@ impl World {
                 Check::when(done, || format!("generation {observed} of {generation}; {}", told(&status.conditions)))
             })
             .await?;
+        self.pods_are_current().await
+    }
+
+    /// Waits until no registry pod of an earlier configuration is left, and traffic enters by the others.
+    pub(crate) async fn pods_are_current(&self) -> Step {
         let deployments: Api<Deployment> = self.in_registry_namespace();
         wait("every registry pod to be current and ready", self.env.limits.rollout)
             .of("registry")

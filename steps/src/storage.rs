@@ -327,7 +327,16 @@ async fn secret_lacks_key(world: &mut World, key: String) -> Step {
 
 #[then("the operator reports that it has no credentials")]
 async fn no_credentials(world: &mut World) -> Step {
-    world.condition_says("StorageExists", &["False", "Unknown"], "credentials").await
+    wait("the storage not to exist and a condition to name the credentials", world.env.limits.rollout)
+        .of("operator")
+        .object(&world.configs(), names::CLUSTER, |config: Option<&Config>| {
+            let conditions = config.and_then(|config| config.status.as_ref()).map_or(&[][..], |s| &s.conditions);
+            let exists = OperatorCondition::find(conditions, "StorageExists").map(|found| found.status.as_str());
+            // The documents do not say which condition has to: OpenShift's operator says it under Progressing.
+            let named = conditions.iter().any(|found| found.message.contains("credentials"));
+            Check::when(exists.is_some_and(|exists| exists != "True") && named, || told(conditions))
+        })
+        .await
 }
 
 #[then(expr = "the operator reports that the {word} is not specified")]
