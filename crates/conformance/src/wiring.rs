@@ -58,7 +58,7 @@ impl Wiring for Native {
                 ClusterAction::Up { name, system } => up(&name, system.as_deref(), stop).await,
                 ClusterAction::Down { name } => down(&name).await,
                 ClusterAction::Kubeconfig { name } => Ok(Handle::read(&name)?.kubeconfig.display().to_string()),
-                ClusterAction::Gc => collect().await,
+                ClusterAction::Gc => gc().await,
             }
         }
         .boxed_local()
@@ -126,7 +126,7 @@ async fn up(name: &str, system: Option<&str>, stop: Stop) -> Result<String, Fail
     }
     let data = Data::find(None).tried("finding the systems")?;
     let system = find(&data, system)?;
-    collect().await?;
+    collect()?;
     let tools = local_cluster::tool::locate(output::tell).await.tried("finding the programs of a control plane")?;
     let folder = std::env::temp_dir().join(format!("registry-conformance-cluster-{}", std::process::id()));
     let starting = Cluster::start(ClusterOptions {
@@ -199,22 +199,27 @@ async fn down(name: &str) -> Result<String, Failure> {
     Ok(format!("cluster {name} has ended"))
 }
 
-async fn collect() -> Result<String, Failure> {
+/// Removes what killed runs left on this machine, and puts back what they changed elsewhere.
+async fn gc() -> Result<String, Failure> {
+    let mut said = collect()?;
     let recovered = recover_all().await;
-    if let Some(first) = recovered.failures.into_iter().next() {
-        return Err(first);
+    for server in recovered.clusters {
+        said.push_str(&format!("\nwhat a killed run has changed in {server} is as it was before"));
     }
+    match recovered.failures.into_iter().next() {
+        None => Ok(said),
+        Some(failure) => Err(failure),
+    }
+}
+
+fn collect() -> Result<String, Failure> {
     let report = ledger::gc().tried("removing what killed runs left")?;
     if let Some(first) = report.failures.first() {
         return Err(Failure::error("removing what killed runs left", first));
     }
     let (processes, folders, containers) = (report.processes.len(), report.folders.len(), report.containers.len());
     let runs = report.runs.len();
-    let mut said = format!(
+    Ok(format!(
         "removed {processes} processes, {folders} folders and {containers} containers, networks or images of {runs} ended runs"
-    );
-    for server in recovered.clusters {
-        said.push_str(&format!("\nwhat a killed run has changed in {server} is as it was before"));
-    }
-    Ok(said)
+    ))
 }

@@ -246,6 +246,13 @@ impl Judges {
         command
     }
 
+    /// A copy of their own.
+    fn kubeconfig(&self, theirs: &Theirs) -> PathBuf {
+        let path = self.0.path().join("kubeconfig");
+        fs::copy(&theirs.kubeconfig, &path).unwrap();
+        path
+    }
+
     fn gc(&self) -> Output {
         program(&self.0.path().join("state")).args(["cluster", "gc"]).output().unwrap()
     }
@@ -278,7 +285,7 @@ async fn ended_in_mid_run(theirs: &Theirs, judges: &Judges, signal: Signal) -> O
     let configs: Api<Config> = Api::all(theirs.client.clone());
     let uid = configs.get(names::CLUSTER).await.unwrap().metadata.uid;
     let more = ["--allow-disruption", "--router", &theirs.router];
-    let mut run = judges.run(&theirs.kubeconfig, "@OPR-PATCH-NOTFOUND or @TRU-CA-POD-ANCHORS", &more);
+    let mut run = judges.run(&judges.kubeconfig(theirs), "@OPR-PATCH-NOTFOUND or @TRU-CA-POD-ANCHORS", &more);
     let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     // Theirs is gone: its operator is stopped soon after, or is already.
     until(&configs, names::CLUSTER, move |config: Option<&Config>| {
@@ -339,6 +346,11 @@ async fn a_cluster_of_others_is_judged_and_stays_as_it_was() {
     ended_in_mid_run(&theirs, &judges, Signal::SIGKILL).await;
     assert_ne!(theirs.holdings().await, before);
     assert_eq!(judges.kept(), 1);
+    fs::remove_file(judges.0.path().join("kubeconfig")).unwrap();
+    let output = judges.gc();
+    assert!(output.status.code() == Some(2) && text(&output).contains("gone for good"), "{}", text(&output));
+    assert_eq!(judges.kept(), 1);
+    judges.kubeconfig(&theirs);
     let output = judges.gc();
     assert!(output.status.success() && text(&output).contains("is as it was before"), "{}", text(&output));
     assert_eq!(theirs.holdings().await, before);

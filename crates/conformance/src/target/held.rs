@@ -34,10 +34,12 @@ use local_cluster::{ledger, ledger::ProcessIdentity, secret_file};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::kubeconfig;
+use super::{kubeconfig, survey};
 
 /// How long the operator may take to act on the configuration that was put back, also where no system says so.
 const SETTLED: Duration = Duration::from_secs(180);
+/// How the names of the files end.
+const SUFFIX: &str = "ndjson";
 /// The least time an object is given to be put back, also when others have used it up.
 const LEAST: Duration = Duration::from_secs(5);
 
@@ -286,8 +288,9 @@ pub struct Recovered {
 /// Puts back what killed runs have changed in any cluster.
 pub async fn recover_all() -> Recovered {
     let mut recovered = Recovered::default();
-    for file in std::fs::read_dir(folder()).into_iter().flatten().filter_map(Result::ok) {
-        match recover_file(&file.path()).await {
+    let files = std::fs::read_dir(folder()).into_iter().flatten().filter_map(Result::ok).map(|file| file.path());
+    for path in files.filter(|path| path.extension().is_some_and(|end| end == SUFFIX)) {
+        match recover_file(&path).await {
             Ok(server) => recovered.clusters.extend(server),
             Err(failure) => recovered.failures.push(failure),
         }
@@ -298,9 +301,28 @@ pub async fn recover_all() -> Recovered {
 async fn recover_file(path: &Path) -> Result<Option<String>, Failure> {
     let Some((holding, made)) = read(path)?.filter(|(holding, _)| !holding.owner.is_alive()) else { return Ok(None) };
     let server = holding.server.clone();
-    let client = kubeconfig::client(&kubeconfig::read(&holding.kubeconfig).await?)?;
+    let client = way_back(&holding, path).await.map_err(|failure| {
+        let tried = format!("putting back what a killed run has changed in {server}");
+        Failure::error(tried, format!("{}: {}", failure.tried, failure.seen.unwrap_or_default())).next(format!(
+            "make {} lead to the cluster again; if the cluster is gone for good, remove {}",
+            holding.kubeconfig.display(),
+            path.display()
+        ))
+    })?;
     Held::open(client, holding, made, path.to_owned())?.release(SETTLED).await?;
     Ok(Some(server))
+}
+
+/// A client for the very cluster of the file: where a kubeconfig leads can have changed.
+async fn way_back(holding: &Holding, file: &Path) -> Result<Client, Failure> {
+    let access = kubeconfig::read(&holding.kubeconfig).await?;
+    let client = kubeconfig::client(&access)?;
+    let cluster = survey::identity(&client, &access).await?;
+    if file.file_stem().is_some_and(|stem| stem == cluster.as_str()) {
+        return Ok(client);
+    }
+    let tried = format!("asking {} which cluster it is", access.server());
+    Err(Failure::error(tried, format!("it is another one ({cluster})")))
 }
 
 fn folder() -> PathBuf {
@@ -308,7 +330,7 @@ fn folder() -> PathBuf {
 }
 
 fn path(cluster: &str) -> PathBuf {
-    folder().join(format!("{cluster}.ndjson"))
+    folder().join(format!("{cluster}.{SUFFIX}"))
 }
 
 fn line(entry: &Entry) -> String {

@@ -145,7 +145,11 @@ impl Found {
     }
 }
 
-async fn identity(client: &Client, access: &Access) -> Result<String, Failure> {
+/// What tells the cluster from every other one: the uid of its namespace kube-system. It is the first question there is.
+///
+/// # Errors
+/// When there is no answer, or the user is not known or may not ask.
+pub(super) async fn identity(client: &Client, access: &Access) -> Result<String, Failure> {
     let tried = format!("asking {} of the kubeconfig {}", access.server(), access.path.display());
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let answer = tokio::time::timeout(FIRST_ANSWER, namespaces.get("kube-system")).await;
