@@ -1,8 +1,14 @@
 //! The wish to stop, shared by everything that waits: by whom and why is remembered once, the first reason counts.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use tokio_util::sync::CancellationToken;
+
+/// Signals so close together are one wish: `timeout` signals its child and then the whole group, the child once more.
+const ONE_WISH: Duration = Duration::from_secs(1);
 
 /// A wish to stop; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +39,8 @@ impl Stop {
         self.token.clone()
     }
 
-    /// Stops at Ctrl-C and SIGTERM; a second one ends the process at once with exit code 2. Children die with it.
+    /// Stops at Ctrl-C and SIGTERM; another one after more than a second ends the process at once with exit code 2.
+    /// Children die with it.
     ///
     /// # Errors
     /// When the process may not handle signals.
@@ -43,19 +50,40 @@ impl Stop {
         let mut terminate = signal(SignalKind::terminate())?;
         let stop = self.clone();
         tokio::spawn(async move {
-            let mut asked = false;
+            let mut asked: Option<Instant> = None;
             loop {
                 let name = tokio::select! {
                     _ = interrupt.recv() => "Ctrl-C",
                     _ = terminate.recv() => "SIGTERM",
                 };
-                if asked {
-                    std::process::exit(2);
+                match asked {
+                    None => asked = Some(Instant::now()),
+                    Some(first) if first.elapsed() < ONE_WISH => {}
+                    Some(_) => std::process::exit(2),
                 }
-                asked = true;
                 stop.now(format!("interrupted by {name}"));
             }
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::{Signal, raise};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn two_signals_at_once_are_one_wish() {
+        let stop = Stop::default();
+        stop.on_signals().unwrap();
+        raise(Signal::SIGTERM).unwrap();
+        stop.asked().await;
+        // A second wish would end this process here.
+        raise(Signal::SIGTERM).unwrap();
+        raise(Signal::SIGINT).unwrap();
+        tokio::time::timeout(Duration::from_millis(100), std::future::pending::<()>()).await.unwrap_err();
+        assert_eq!(stop.reason(), Some("interrupted by SIGTERM"));
     }
 }
