@@ -114,7 +114,7 @@ impl Startup {
             while let Some(event) = stream.next().await {
                 // The watcher begins anew by itself.
                 let Ok(pod) = event else { continue };
-                tell.send_if_modified(|seen| note(seen, &watched, &pod));
+                tell.send_if_modified(|seen| note(seen, &watched, &pod, Timestamp::now()));
             }
         });
         Self { client, parts, seen, paused: AtomicBool::new(false), ready_within: system.limits.ready, watching }
@@ -248,13 +248,18 @@ pub async fn reported(client: &Client, object: &Reported) -> Result<(), Failure>
 }
 
 /// Takes a pod's state into account; returns whether anything is new.
-fn note(seen: &mut BTreeMap<String, Seen>, parts: &[Part], pod: &Pod) -> bool {
-    if pod.metadata.deletion_timestamp.is_some() {
-        return forget(seen, &pod.name_any());
-    }
-    let Some(spec) = &pod.spec else { return false };
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+fn note(seen: &mut BTreeMap<String, Seen>, parts: &[Part], pod: &Pod, now: Timestamp) -> bool {
     let mut changed = false;
+    // Before anything new hides it: what comes after a roll-out is the doing of what was rolled out.
+    for seen in seen.values_mut().filter(|seen| !seen.up && lasts(seen, now)) {
+        seen.up = true;
+        changed = true;
+    }
+    if pod.metadata.deletion_timestamp.is_some() {
+        return forget(seen, &pod.name_any()) || changed;
+    }
+    let Some(spec) = &pod.spec else { return changed };
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
     for status in statuses {
         let Some(container) = spec.containers.iter().find(|container| container.name == status.name) else { continue };
         let image = container.image.as_deref().unwrap_or_default();
@@ -307,10 +312,15 @@ fn take(seen: &mut Seen, at: At, status: &ContainerStatus) {
     seen.unready_since = seen.unready_since.or(seen.running_since).filter(|_| !status.ready);
 }
 
+/// Whether a component is ready and has been running for long enough to be called so.
+fn lasts(seen: &Seen, now: Timestamp) -> bool {
+    seen.ready && seen.running_since.is_some_and(|since| age(since, now) >= SETTLED)
+}
+
 /// Why a component that ended cannot run, if so many ends say that.
 fn ended(seen: &Seen) -> Option<String> {
-    let lasts = seen.ready && seen.running_since.is_some_and(|since| age(since, Timestamp::now()) >= SETTLED);
-    (!seen.up && !lasts && seen.ends >= ENDS).then(|| format!("it ended {} times and was never ready", seen.ends))
+    (!seen.up && !lasts(seen, Timestamp::now()) && seen.ends >= ENDS)
+        .then(|| format!("it ended {} times and was never ready", seen.ends))
 }
 
 /// For how long a component has been tried without ever being ready.
@@ -381,11 +391,16 @@ mod tests {
         json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}})
     }
 
-    /// What is known after these states of the pod.
+    /// What is known after these states of the pod, which came a second after its start.
     fn after(pods: &[Pod]) -> Seen {
+        after_seconds(1, pods)
+    }
+
+    fn after_seconds(seconds: i8, pods: &[Pod]) -> Seen {
+        let now = jiff::civil::date(2026, 1, 1).at(0, 0, seconds, 0).to_zoned(jiff::tz::TimeZone::UTC).unwrap();
         let mut seen = BTreeMap::new();
         for pod in pods {
-            note(&mut seen, &[part()], pod);
+            note(&mut seen, &[part()], pod, now.timestamp());
         }
         seen.remove("operator").unwrap_or_default()
     }
@@ -414,6 +429,27 @@ mod tests {
     ])]
     fn what_was_up_or_ended_by_chance_can_run(#[case] pods: &[Pod]) {
         assert_eq!(ended(&after(pods)), None);
+    }
+
+    #[test]
+    fn what_was_ready_before_a_roll_out_can_run() {
+        let another = |name: &str, state, ready| {
+            let mut pod = pod(state, json!({}), ready);
+            pod.metadata.name = Some(name.to_owned());
+            pod
+        };
+        let pods = [
+            another("op-1", running(), true),
+            another("op-2", end(2, 0), false),
+            another("op-2", end(3, 0), false),
+            another("op-3", end(4, 0), false),
+        ];
+        assert_eq!(ended(&after_seconds(4, &pods)), None);
+        assert!(ended(&after_seconds(2, &pods)).is_some(), "it was not ready for long enough");
+        let mut gone = another("op-1", running(), true);
+        gone.metadata.deletion_timestamp = Some(Time("2026-01-01T00:00:04Z".parse().unwrap()));
+        let pods = [another("op-1", running(), true), gone, pods[1].clone(), pods[2].clone(), pods[3].clone()];
+        assert_eq!(ended(&after_seconds(4, &pods)), None);
     }
 
     #[test]
