@@ -4,7 +4,7 @@
 use std::process::ExitStatus;
 
 use axum::{extract::Request, http::StatusCode, response::Response};
-use futures::{SinkExt, StreamExt};
+use futures::StreamExt;
 use hyper::upgrade::OnUpgrade;
 use serde_json::{Value, json};
 use tokio::{
@@ -73,17 +73,7 @@ pub(crate) fn upgrade(
 }
 
 async fn serve(upgrade: OnUpgrade, spawner: Spawner, prepared: Prepared, query: ExecQuery) {
-    let Some(socket) = websocket::open(upgrade).await else { return };
-    let (mut sink, mut incoming) = socket.split();
-    let (messages, mut outgoing) = mpsc::channel::<Message>(16);
-    let sender = tokio::spawn(async move {
-        while let Some(message) = outgoing.recv().await {
-            if sink.send(message).await.is_err() {
-                return;
-            }
-        }
-        let _ = sink.close().await;
-    });
+    let Some((messages, mut incoming, sender)) = websocket::open(upgrade).await else { return };
     // Tells the client that the command's streams are open.
     let _ = messages.send(frame(STDOUT, b"")).await;
     let status = match spawner.spawn(prepared.command(&query.command, query.stdin)).await {

@@ -4,7 +4,7 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use axum::{extract::Request, http::StatusCode, response::Response};
-use futures::{SinkExt, StreamExt};
+use futures::StreamExt;
 use hyper::upgrade::OnUpgrade;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -44,17 +44,7 @@ pub(crate) fn upgrade(
 }
 
 async fn serve(upgrade: OnUpgrade, address: Ipv4Addr, ports: Vec<u16>) {
-    let Some(socket) = websocket::open(upgrade).await else { return };
-    let (mut sink, mut incoming) = socket.split();
-    let (messages, mut outgoing) = mpsc::channel::<Message>(16);
-    let sender = tokio::spawn(async move {
-        while let Some(message) = outgoing.recv().await {
-            if sink.send(message).await.is_err() {
-                return;
-            }
-        }
-        let _ = sink.close().await;
-    });
+    let Some((messages, mut incoming, sender)) = websocket::open(upgrade).await else { return };
     let messages = Arc::new(messages);
     let mut writers: Vec<Option<OwnedWriteHalf>> = Vec::with_capacity(ports.len());
     let mut readers = JoinSet::new();

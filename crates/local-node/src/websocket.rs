@@ -8,8 +8,10 @@ use axum::{
     response::Response,
 };
 use bytes::{Bytes, BytesMut};
+use futures::{SinkExt as _, StreamExt as _, stream::SplitStream};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -20,7 +22,7 @@ use tokio_tungstenite::{
 };
 
 /// A connection that became a WebSocket.
-pub(crate) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// Answers the upgrade in the first of these protocols that the client offers; the connection follows the answer.
 ///
@@ -59,15 +61,28 @@ pub(crate) fn accept(
     Ok((response, upgrade))
 }
 
-/// The connection once the client has the answer; nothing when the client went away.
-pub(crate) async fn open(upgrade: OnUpgrade) -> Option<Socket> {
-    match upgrade.await {
-        Ok(connection) => Some(WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None).await),
+/// The connection once the client has the answer; nothing when the client went away. Many may send: what they send goes
+/// out in order, and the connection is closed, and the task ends, after the last of them is dropped.
+pub(crate) async fn open(upgrade: OnUpgrade) -> Option<(mpsc::Sender<Message>, SplitStream<Socket>, JoinHandle<()>)> {
+    let connection = match upgrade.await {
+        Ok(connection) => connection,
         Err(error) => {
             tracing::debug!(%error, "the client of a WebSocket went away");
-            None
+            return None;
         }
-    }
+    };
+    let socket = WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None).await;
+    let (mut sink, incoming) = socket.split();
+    let (messages, mut outgoing) = mpsc::channel(16);
+    let sender = tokio::spawn(async move {
+        while let Some(message) = outgoing.recv().await {
+            if sink.send(message).await.is_err() {
+                return;
+            }
+        }
+        let _ = sink.close().await;
+    });
+    Some((messages, incoming, sender))
 }
 
 /// Bytes of a channel.
