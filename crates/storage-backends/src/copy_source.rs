@@ -12,26 +12,16 @@ use http::{StatusCode, header};
 use local_cluster::chain;
 
 use crate::Error;
+use crate::served::Served;
 
 /// A running proxy. Dropping it ends it.
+#[derive(Debug)]
 pub(crate) struct CopySource {
-    address: SocketAddr,
+    served: Served,
     way: Arc<Way>,
-    handle: axum_server::Handle<SocketAddr>,
 }
 
-impl Drop for CopySource {
-    fn drop(&mut self) {
-        self.handle.shutdown();
-    }
-}
-
-impl std::fmt::Debug for CopySource {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "CopySource({})", self.address)
-    }
-}
-
+#[derive(Debug)]
 struct Way {
     /// Known when the server starts, which is told this proxy's address before.
     server: RwLock<Option<SocketAddr>>,
@@ -41,16 +31,13 @@ struct Way {
 impl CopySource {
     /// Opens a proxy on a free port of `listen`; it leads nowhere yet.
     pub(crate) fn start(listen: IpAddr, client: reqwest::Client) -> Result<CopySource, Error> {
-        let listening = |error| Error::Listen { address: SocketAddr::new(listen, 0), source: error };
-        let listener = std::net::TcpListener::bind((listen, 0)).map_err(listening)?;
-        listener.set_nonblocking(true).map_err(listening)?;
-        let address = listener.local_addr().map_err(listening)?;
+        let (served, listener) = Served::on(listen)?;
         let way = Arc::new(Way { server: RwLock::default(), client });
         let app = Router::new().fallback(lead).with_state(way.clone());
-        let handle = axum_server::Handle::new();
-        let proxy = axum_server::from_tcp(listener).map_err(listening)?.handle(handle.clone());
+        let proxy = axum_server::from_tcp(listener).map_err(Error::listening(listen))?;
+        let proxy = proxy.handle(served.handle.clone());
         tokio::spawn(proxy.serve(app.into_make_service()));
-        Ok(CopySource { address, way, handle })
+        Ok(CopySource { served, way })
     }
 
     /// From now on it leads to the server at `server`.
@@ -60,7 +47,7 @@ impl CopySource {
 
     /// The address of the proxy, as its user is told it.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.served.address)
     }
 }
 

@@ -120,4 +120,9 @@ impl Error {
     pub fn failure(&self, tried: impl Into<String>) -> Failure {
         Failure::error(tried, self)
     }
+
+    /// Why a free port of an address could not be had.
+    pub(crate) fn listening(listen: std::net::IpAddr) -> impl Fn(std::io::Error) -> Error {
+        move |source| Error::Listen { address: std::net::SocketAddr::new(listen, 0), source }
+    }
 }

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use crate::Error;
 use crate::reach::{self, file};
+use crate::served::Served;
 use crate::service_account::ServiceAccount;
 use crate::started::ServerCertificate;
 use local_cluster::chain;
@@ -36,21 +37,9 @@ const OF_A_CONNECTION: [HeaderName; 4] =
     [header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::HOST];
 
 /// A running front. Dropping it ends it.
+#[derive(Debug)]
 pub(crate) struct GcsFront {
-    address: SocketAddr,
-    handle: axum_server::Handle<SocketAddr>,
-}
-
-impl Drop for GcsFront {
-    fn drop(&mut self) {
-        self.handle.shutdown();
-    }
-}
-
-impl std::fmt::Debug for GcsFront {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "GcsFront({})", self.address)
-    }
+    served: Served,
 }
 
 struct Desk {
@@ -72,10 +61,7 @@ impl GcsFront {
     ) -> Result<GcsFront, Error> {
         let tls = axum_server::tls_rustls::RustlsConfig::from_pem_file(&certificate.certificate, &certificate.key);
         let tls = tls.await.map_err(file("use", &certificate.certificate))?;
-        let listening = |error| Error::Listen { address: SocketAddr::new(listen, 0), source: error };
-        let listener = std::net::TcpListener::bind((listen, 0)).map_err(listening)?;
-        listener.set_nonblocking(true).map_err(listening)?;
-        let address = listener.local_addr().map_err(listening)?;
+        let (served, listener) = Served::on(listen)?;
         let desk = Desk {
             account,
             server: server.trim_end_matches('/').to_owned(),
@@ -84,14 +70,14 @@ impl GcsFront {
             log: Mutex::new(std::fs::File::create(log).map_err(file("make", log))?),
         };
         let app = Router::new().fallback(serve).with_state(Arc::new(desk));
-        let handle = axum_server::Handle::new();
-        let server = axum_server::from_tcp_rustls(listener, tls).map_err(listening)?.handle(handle.clone());
+        let server = axum_server::from_tcp_rustls(listener, tls).map_err(Error::listening(listen))?;
+        let server = server.handle(served.handle.clone());
         tokio::spawn(server.serve(app.into_make_service()));
-        Ok(GcsFront { address, handle })
+        Ok(GcsFront { served })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.served.address
     }
 }
 

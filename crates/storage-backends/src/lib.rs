@@ -15,6 +15,7 @@ mod possible;
 mod reach;
 mod s3;
 mod s3_view;
+mod served;
 mod server;
 mod service_account;
 mod started;
