@@ -11,7 +11,7 @@ use harness::{
 };
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
 use kube::{
-    Api, Client,
+    Api,
     api::{DeleteParams, DynamicObject, Patch, PatchParams},
     core::ApiResource,
 };
@@ -86,10 +86,10 @@ impl World {
     async fn take_away(&self, made: &Made) -> Result<(), Failure> {
         let client = self.env.client.clone();
         match made {
-            Made::Object(ObjectName { resource, namespace, name }) => {
-                let api = dynamic(client, resource, namespace.as_deref());
-                delete(&api, name).await?;
-                self.gone(&api, name).await
+            Made::Object(object) => {
+                let api = object.api(&client);
+                delete(&api, &object.name).await?;
+                self.gone(&api, &object.name).await
             }
             Made::Project(name) => {
                 let api: Api<Namespace> = Api::all(client);
@@ -112,7 +112,7 @@ impl World {
                 Ok(())
             }
             Made::Restore { resource, name, patch } => {
-                let api = dynamic(client, resource, None);
+                let api: Api<DynamicObject> = Api::all_with(client, resource);
                 match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
                     Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
                     other => other.map(drop).map_err(|error| Failure::error(format!("restoring {name}"), error)),
@@ -157,13 +157,6 @@ pub(crate) async fn scale_operator(world: &World, replicas: i32) -> Result<(), F
             Check::when(observed && ready == replicas && all == replicas, || format!("{ready} of {all} pods ready"))
         })
         .await
-}
-
-fn dynamic(client: Client, resource: &ApiResource, namespace: Option<&str>) -> Api<DynamicObject> {
-    match namespace {
-        Some(namespace) => Api::namespaced_with(client, namespace, resource),
-        None => Api::all_with(client, resource),
-    }
 }
 
 async fn delete<K>(api: &Api<K>, name: &str) -> Result<(), Failure>

@@ -182,7 +182,7 @@ impl World {
         wait(format!("condition {type_} to be {status:?} and to say {part:?}"), self.env.limits.rollout)
             .of("operator")
             .object(&self.configs(), names::CLUSTER, |config: Option<&Config>| {
-                let conditions = config.and_then(|config| config.status.as_ref()).map_or(&[][..], |s| &s.conditions);
+                let conditions = conditions(config);
                 let found = OperatorCondition::find(conditions, type_)
                     .is_some_and(|found| status.contains(&found.status.as_str()) && found.message.contains(part));
                 Check::when(found, || told(conditions))
@@ -200,6 +200,11 @@ pub fn is_serving(pod: &Pod) -> bool {
 
 fn address(pod: &Pod) -> Option<String> {
     pod.status.as_ref()?.pod_ip.clone()
+}
+
+/// The conditions of the configuration; none when there is no configuration or status.
+pub(crate) fn conditions(config: Option<&Config>) -> &[OperatorCondition] {
+    config.and_then(|config| config.status.as_ref()).map_or(&[], |status| &status.conditions)
 }
 
 /// Conditions as one line.

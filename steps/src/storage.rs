@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use crate::{
     command::docstring,
     made::Made,
-    operator::told,
+    operator::{conditions, told},
     world::{Bucket, World},
 };
 
@@ -303,7 +303,7 @@ async fn storage_does_not_exist(world: &mut World) -> Step {
     wait("StorageExists stays other than True", world.env.limits.stays)
         .of("operator")
         .stays(&world.configs(), names::CLUSTER, |config: Option<&Config>| {
-            let conditions = config.and_then(|config| config.status.as_ref()).map_or(&[][..], |s| &s.conditions);
+            let conditions = conditions(config);
             let exists = OperatorCondition::find(conditions, "StorageExists").is_some_and(OperatorCondition::is_true);
             Check::when(!exists, || told(conditions))
         })
@@ -316,7 +316,7 @@ async fn secret_lacks_key(world: &mut World, key: String) -> Step {
     wait(format!("a condition to name the missing key {key}"), world.env.limits.settle)
         .of("operator")
         .object(&world.configs(), names::CLUSTER, |config: Option<&Config>| {
-            let conditions = config.and_then(|config| config.status.as_ref()).map_or(&[][..], |s| &s.conditions);
+            let conditions = conditions(config);
             let named = conditions
                 .iter()
                 .any(|found| found.message.contains(&part) && found.message.contains(names::USER_STORAGE_SECRET));
@@ -330,7 +330,7 @@ async fn no_credentials(world: &mut World) -> Step {
     wait("the storage not to exist and a condition to name the credentials", world.env.limits.rollout)
         .of("operator")
         .object(&world.configs(), names::CLUSTER, |config: Option<&Config>| {
-            let conditions = config.and_then(|config| config.status.as_ref()).map_or(&[][..], |s| &s.conditions);
+            let conditions = conditions(config);
             let exists = OperatorCondition::find(conditions, "StorageExists").map(|found| found.status.as_str());
             // The documents do not say which condition has to: OpenShift's operator says it under Progressing.
             let named = conditions.iter().any(|found| found.message.contains("credentials"));

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kube::core::ApiResource;
+use kube::{Api, Client, api::DynamicObject, core::ApiResource};
 use serde::{Deserialize, Serialize};
 
 /// Whose cluster it is.
@@ -35,6 +35,14 @@ impl ObjectName {
     /// The name of an object of a type known here.
     pub fn of<K: kube::Resource<DynamicType = ()>>(namespace: Option<&str>, name: &str) -> Self {
         Self { resource: ApiResource::erase::<K>(&()), namespace: namespace.map(str::to_owned), name: name.to_owned() }
+    }
+
+    /// Where objects of its type and namespace are.
+    pub fn api(&self, client: &Client) -> Api<DynamicObject> {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &self.resource),
+            None => Api::all_with(client.clone(), &self.resource),
+        }
     }
 }
 

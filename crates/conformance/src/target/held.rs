@@ -187,7 +187,7 @@ impl Held {
 
     async fn put_one_back(&self, saved: &Saved, within: Duration) -> Result<bool, Failure> {
         let name = &saved.name;
-        let api = api(&self.client, name);
+        let api = name.api(&self.client);
         let put_back = answers(wait(format!("{name} to be as it was before"), within), || async {
             let outcome = match api.get_opt(&name.name).await {
                 Ok(None) => api.create(&PostParams::default(), &saved.object()).await,
@@ -239,7 +239,7 @@ impl Held {
         let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
         let mut first = None;
         for object in made.iter().rev() {
-            match api(&self.client, object).delete(&object.name, &DeleteParams::default()).await {
+            match object.api(&self.client).delete(&object.name, &DeleteParams::default()).await {
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 Err(error) => {
                     first.get_or_insert(Failure::error(format!("taking away {object}"), words(&error)));
@@ -414,13 +414,6 @@ fn body(object: &DynamicObject) -> Map<String, Value> {
     body
 }
 
-fn api(client: &Client, name: &ObjectName) -> Api<DynamicObject> {
-    match &name.namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &name.resource),
-        None => Api::all_with(client.clone(), &name.resource),
-    }
-}
-
 /// Everything that scenarios may change and that is there, in the order in which it is put back: the operator first,
 /// because it has to act on the rest; what the configuration needs before it, what follows from it behind it.
 async fn saved(client: &Client) -> Result<Vec<Saved>, Failure> {
@@ -440,12 +433,12 @@ async fn saved(client: &Client) -> Result<Vec<Saved>, Failure> {
     ];
     let mut saved = vec![];
     for name in single {
-        let found = api(client, &name).get_opt(&name.name).await.tried(format!("reading {name}"))?;
+        let found = name.api(client).get_opt(&name.name).await.tried(format!("reading {name}"))?;
         saved.extend(found.map(|object| Saved::of(&name.resource, &object)));
     }
     for kind in all {
         // A kind that the cluster does not know has no objects.
-        let found = match api(client, &kind).list(&ListParams::default()).await {
+        let found = match kind.api(client).list(&ListParams::default()).await {
             Err(kube::Error::Api(status)) if status.code == 404 => continue,
             found => found.tried(format!("listing every {}", kind.resource.kind))?,
         };

@@ -121,7 +121,6 @@ impl Target for Installed {
 struct InstalledLane {
     environment: Arc<Environment>,
     held: Arc<Held>,
-    kubeconfig: PathBuf,
     folder: PathBuf,
     /// What scenarios had made when the one that runs began.
     mark: std::cell::Cell<usize>,
@@ -163,7 +162,7 @@ impl InstalledLane {
             lane,
             tenancy: Tenancy::Guest(held.clone()),
             client: client.clone(),
-            kubeconfig: kubeconfig.clone(),
+            kubeconfig,
             api_server: access.server(),
             users,
             doorway,
@@ -180,7 +179,7 @@ impl InstalledLane {
             router: survey.router,
         };
         let mark = std::cell::Cell::new(held.mark());
-        Ok(Self { environment: Arc::new(environment), held, kubeconfig, folder, mark })
+        Ok(Self { environment: Arc::new(environment), held, folder, mark })
     }
 }
 
@@ -225,16 +224,7 @@ impl Lane<World> for InstalledLane {
     }
 
     fn how_to_look(&self) -> Vec<String> {
-        vec![
-            format!("export KUBECONFIG={}", self.kubeconfig.display()),
-            format!(
-                "export HTTPS_PROXY={} SSL_CERT_FILE={}",
-                self.environment.doorway.url(),
-                self.environment.trust.display()
-            ),
-            format!("export PATH={}:$PATH", self.environment.tools.display()),
-            "oc get pods -n openshift-image-registry".to_owned(),
-        ]
+        super::how_to_look(&self.environment.kubeconfig, &self.environment)
     }
 
     fn close(self: Box<Self>) -> LocalBoxFuture<'static, Result<(), Failure>> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use harness::{
+    environment::Environment,
     failure::{Failure, Tried as _},
     scenario::DISRUPTION,
 };
@@ -53,6 +54,16 @@ const OF_OWN_CLUSTERS: [&str; 11] = [
     "free-role-name",
     "free-claim-name",
 ];
+
+/// What to type to look at a lane that was kept.
+fn how_to_look(kubeconfig: &Path, environment: &Environment) -> Vec<String> {
+    vec![
+        format!("export KUBECONFIG={}", kubeconfig.display()),
+        format!("export HTTPS_PROXY={} SSL_CERT_FILE={}", environment.doorway.url(), environment.trust.display()),
+        format!("export PATH={}:$PATH", environment.tools.display()),
+        "oc get pods -n openshift-image-registry".to_owned(),
+    ]
+}
 
 /// A folder that only this user can enter: keys and tokens of a lane lie below it.
 fn make_folder(path: &Path) -> Result<(), Failure> {

@@ -29,7 +29,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client,
-    api::{DynamicObject, ListParams, PostParams},
+    api::{ListParams, PostParams},
 };
 
 use super::{
@@ -292,7 +292,7 @@ async fn mirrors(client: &Client) -> Result<Result<(), String>, Failure> {
         ObjectName::of::<ImageContentSourcePolicy>(None, ""),
     ];
     for kind in kinds {
-        let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource);
+        let api = kind.api(client);
         let kind = &kind.resource.kind;
         match api.list(&ListParams::default().limit(1)).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -308,11 +308,7 @@ async fn mirrors(client: &Client) -> Result<Result<(), String>, Failure> {
 }
 
 async fn free(client: &Client, name: ObjectName) -> Result<Result<(), String>, Failure> {
-    let api: Api<DynamicObject> = match &name.namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &name.resource),
-        None => Api::all_with(client.clone(), &name.resource),
-    };
-    match api.get_opt(&name.name).await {
+    match name.api(client).get_opt(&name.name).await {
         Ok(Some(_)) => Ok(Err(format!("the cluster has a {name} already, and the documents give theirs that name"))),
         Ok(None) => Ok(Ok(())),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Ok(())),

@@ -99,16 +99,7 @@ impl<G: Ground> Lane<World> for SystemLane<G> {
     }
 
     fn how_to_look(&self) -> Vec<String> {
-        vec![
-            format!("export KUBECONFIG={}", self.ground.kubeconfig().display()),
-            format!(
-                "export HTTPS_PROXY={} SSL_CERT_FILE={}",
-                self.environment.doorway.url(),
-                self.environment.trust.display()
-            ),
-            format!("export PATH={}:$PATH", self.environment.tools.display()),
-            "oc get pods -n openshift-image-registry".to_owned(),
-        ]
+        super::how_to_look(self.ground.kubeconfig(), &self.environment)
     }
 
     fn close(self: Box<Self>) -> LocalBoxFuture<'static, Result<(), Failure>> {
