@@ -12,8 +12,6 @@ use crate::{Error, Store};
 
 /// The release whose packages are taken; its containerd and runc are new enough for the kubelet.
 const SUITE: &str = "trixie";
-/// Where they come from, unless the machine's own apt has a mirror of the same distribution.
-const MIRROR: &str = "http://deb.debian.org/debian";
 /// What a node needs beyond the smallest system. systemd is not among it: see `kind-node init`.
 const PACKAGES: [&str; 6] = ["containerd", "runc", "mount", "iproute2", "iptables", "containernetworking-plugins"];
 /// What the shell of small images has.
@@ -79,7 +77,7 @@ fn debootstrap(root: &Path) -> Result<(), Error> {
     })?;
     let include = format!("--include={}", PACKAGES.join(","));
     let root = root.display().to_string();
-    run(&program, &["--variant=minbase", &include, SUITE, &root, MIRROR], None).map(drop)
+    run(&program, &["--variant=minbase", &include, SUITE, &root], None).map(drop)
 }
 
 fn in_root(root: &Path, words: &[&str]) -> Result<(), Error> {
