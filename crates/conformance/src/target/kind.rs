@@ -35,7 +35,7 @@ use super::{
     engine::Engine,
     kept_logs,
     kind_cluster::{self, KindCluster, KindOptions},
-    kind_words, make_folder, manifests,
+    kind_config, kind_words, make_folder, manifests,
     node_watch::NodeWatch,
     platform_parts::{self, Identity},
     pod_logs::PodLogs,
@@ -187,7 +187,7 @@ impl Target for Kind {
     }
 
     fn images(&self, needs: &BTreeSet<String>) -> Result<Vec<RunImage>, Failure> {
-        let mut images = kind_cluster::images(&self.config)?;
+        let mut images = kind_config::images(&self.config)?;
         images.extend(storage::images(&self.request.data, needs)?);
         let manifests = self.request.system.manifests.iter().map(PathBuf::as_path);
         let mut documents = vec![];

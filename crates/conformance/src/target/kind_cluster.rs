@@ -2,7 +2,6 @@
 //! What runs in it is up to others.
 
 use std::{
-    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -22,30 +21,16 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use local_cluster::{kubeconfig::Credential, secret_file, user};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{engine::Engine, kind_words, make_folder};
-use crate::images::{RunImage, Source};
+use super::{engine::Engine, kind_config, kind_words, make_folder};
 
 /// The label by which kind finds the containers of a cluster again (kind source, pkg/cluster/internal/providers/docker).
 const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
-/// What a cluster is called whose configuration names none.
-const NAME: &str = "registry-conformance";
 /// The namespace of kind's provisioner of volumes.
 const PROVISIONER: &str = "local-path-storage";
-/// The image of nodes whose configuration names none: the one that kind v0.33.0 was released with (kind source
-/// pkg/apis/config/defaults/image.go).
-const NODES: &str =
-    "docker.io/kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5";
-/// What that kind puts before several control planes; it names it by its tag only (kind source
-/// pkg/cluster/internal/loadbalancer/const.go), so an archive has the same name.
-const BALANCER: &str = "docker.io/envoyproxy/envoy:v1.36.2";
-/// Where every node has the folder that they share.
-const VOLUMES: &str = "/var/registry-conformance/volumes";
 /// How many plain users a cluster has.
 const PLAIN_USERS: usize = 32;
-/// Where the node of the control plane has the tokens.
-const TOKENS: &str = "/etc/registry-conformance/tokens.csv";
 /// How long kind waits for the nodes to be ready.
 const NODES_READY: &str = "120s";
 
@@ -95,14 +80,14 @@ impl KindCluster {
     /// # Errors
     /// When kind fails, as it does when a cluster of that name exists; with what it said last.
     pub(super) async fn make(options: KindOptions<'_>) -> Result<Self, Failure> {
-        let name = name_of(options.config)?;
+        let name = kind_config::name_of(options.config)?;
         let people = user::pool(PLAIN_USERS).tried("making tokens")?;
         let secrets = options.folder.join("secrets");
         make_folder(&secrets)?;
         let tokens = secrets.join("tokens.csv");
         secret_file::write(&tokens, user::token_file(&people).as_bytes()).tried("writing the tokens")?;
         let config = options.folder.join("kind.yaml");
-        let text = rendered(options.config, options.node_image, &tokens, options.volumes)?;
+        let text = kind_config::rendered(options.config, options.node_image, &tokens, options.volumes)?;
         std::fs::write(&config, text).tried(format!("writing {}", config.display()))?;
         let made = options.folder.join("kind.kubeconfig");
 
@@ -195,7 +180,7 @@ impl KindCluster {
     async fn share_volumes(&self) -> Result<(), Failure> {
         let tried = "letting the provisioner make shared volumes";
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), PROVISIONER);
-        let config = json!({"nodePathMap": [], "sharedFileSystemPath": VOLUMES}).to_string();
+        let config = json!({"nodePathMap": [], "sharedFileSystemPath": kind_config::VOLUMES}).to_string();
         let patch = json!({"data": {"config.json": config}});
         match maps.patch("local-path-config", &PatchParams::default(), &Patch::Merge(patch)).await {
             // A node image with another provisioner keeps it.
@@ -243,19 +228,13 @@ fn log(folder: &Path) -> PathBuf {
     folder.join("cluster/logs/kind.log")
 }
 
-/// The name in a kind configuration, as kind itself reads it, else ours.
-fn name_of(config: &str) -> Result<String, Failure> {
-    let value: Value = serde_yaml::from_str(config).tried("reading the kind configuration")?;
-    Ok(value["name"].as_str().unwrap_or(NAME).to_owned())
-}
-
 /// A cluster of the name in a configuration that is there belongs to somebody: what our own earlier runs left is gone by
 /// now.
 ///
 /// # Errors
 /// When there is one. It is left alone.
 pub(super) async fn refuse_foreign(engine: &Engine, config: &str) -> Result<(), Failure> {
-    let name = name_of(config)?;
+    let name = kind_config::name_of(config)?;
     let containers = engine.containers(&format!("label={KIND_LABEL}={name}")).await?;
     if containers.is_empty() {
         return Ok(());
@@ -264,70 +243,6 @@ pub(super) async fn refuse_foreign(engine: &Engine, config: &str) -> Result<(), 
     Err(Failure::error(format!("making the kind cluster {name}"), seen).next(format!(
         "judge what is in it with --target cluster, or remove it with `kind delete cluster --name {name}`, or give another name in kind-config/"
     )))
-}
-
-/// The images that kind is asked to make a cluster of this configuration from.
-///
-/// # Errors
-/// When it is no kind configuration.
-pub(super) fn images(config: &str) -> Result<Vec<RunImage>, Failure> {
-    let tried = "finding the images of the kind configuration";
-    let value: Value = serde_yaml::from_str(config).tried(tried)?;
-    let nodes = value["nodes"].as_array().ok_or_else(|| Failure::error(tried, "it has no list `nodes`"))?;
-    let named: BTreeSet<&str> = nodes.iter().map(|node| node["image"].as_str().unwrap_or(NODES)).collect();
-    let registry = |image: &str, archive: &str, purpose: &str| RunImage {
-        image: image.to_owned(),
-        source: Source::Registry,
-        archive: Some(archive.to_owned()),
-        purpose: purpose.to_owned(),
-    };
-    let mut images: Vec<_> =
-        named.into_iter().map(|image| registry(image, air_gap::NODE_IMAGE, "the cluster's nodes")).collect();
-    if nodes.iter().filter(|node| node["role"] == "control-plane").count() > 1 {
-        images.push(registry(BALANCER, BALANCER, "the balancer before the cluster's control planes"));
-    }
-    Ok(images)
-}
-
-/// Adds to a kind configuration what a run brings: the image of the nodes, the tokens of its people, on the node of the
-/// control plane, and a folder that all nodes share.
-fn rendered(config: &str, image: Option<&str>, tokens: &Path, volumes: &Path) -> Result<String, Failure> {
-    let tried = "adding people and volumes to the kind configuration";
-    let mut value: Value = serde_yaml::from_str(config).tried(tried)?;
-    let nodes = value["nodes"].as_array_mut().ok_or_else(|| Failure::error(tried, "it has no list `nodes`"))?;
-    for node in nodes.iter_mut() {
-        let own = node["image"].as_str().unwrap_or(NODES).to_owned();
-        node["image"] = image.unwrap_or(&own).into();
-        let mut mounts = vec![json!({"hostPath": volumes, "containerPath": VOLUMES})];
-        if node["role"] == "control-plane" {
-            mounts.push(json!({"hostPath": tokens, "containerPath": TOKENS, "readOnly": true}));
-        }
-        match node["extraMounts"].as_array_mut() {
-            Some(own) => own.extend(mounts),
-            None => node["extraMounts"] = json!(mounts),
-        }
-    }
-    // The argument list is a map in one version of kubeadm's configuration and a list in the next; kind applies the
-    // patch that fits the version of the nodes.
-    let volume =
-        json!([{"name": "tokens", "hostPath": TOKENS, "mountPath": TOKENS, "readOnly": true, "pathType": "File"}]);
-    let volume = json!({"op": "add", "path": "/apiServer/extraVolumes", "value": volume});
-    let argument = [
-        ("v1beta3", json!({"op": "add", "path": "/apiServer/extraArgs/token-auth-file", "value": TOKENS})),
-        (
-            "v1beta4",
-            json!({"op": "add", "path": "/apiServer/extraArgs/-", "value": {"name": "token-auth-file", "value": TOKENS}}),
-        ),
-    ];
-    let patches = argument.map(|(version, argument)| {
-        let patch = json!([argument, volume]).to_string();
-        json!({"group": "kubeadm.k8s.io", "version": version, "kind": "ClusterConfiguration", "patch": patch})
-    });
-    match value["kubeadmConfigPatchesJSON6902"].as_array_mut() {
-        Some(own) => own.extend(patches),
-        None => value["kubeadmConfigPatchesJSON6902"] = json!(patches),
-    }
-    serde_json::to_string_pretty(&value).tried(tried)
 }
 
 /// Files of nodes that are containers.
@@ -361,59 +276,3 @@ pub(super) fn direct(gateway: std::net::IpAddr) -> String {
 
 /// How long a lane on kind may take to open, from nothing to a system that can be judged.
 pub(super) const OPENED: Duration = Duration::from_secs(300);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CONFIG: &str = "kind: Cluster\nname: ours\nnodes: [{role: control-plane}, {role: worker}]\n";
-
-    #[test]
-    fn tokens_come_onto_the_control_plane_only_and_for_either_version_of_kubeadm() {
-        let text =
-            rendered(CONFIG, None, Path::new("/run/tokens.csv"), Path::new("/volumes")).expect("a configuration");
-        let value: Value = serde_yaml::from_str(&text).expect("YAML");
-        assert_eq!(value["nodes"][0]["extraMounts"][1]["hostPath"], "/run/tokens.csv");
-        assert_eq!(value["nodes"][1]["extraMounts"].as_array().map(Vec::len), Some(1));
-        let patches = value["kubeadmConfigPatchesJSON6902"].as_array().expect("patches");
-        let versions: Vec<_> = patches.iter().map(|patch| patch["version"].as_str().unwrap_or_default()).collect();
-        assert_eq!(versions, ["v1beta3", "v1beta4"]);
-    }
-
-    #[rstest::rstest]
-    #[case::kinds_own(None, None, NODES)]
-    #[case::of_the_configuration(Some("example.com/node@sha256:aa"), None, "example.com/node@sha256:aa")]
-    #[case::of_an_archive(Some("example.com/node@sha256:aa"), Some("ours.local/node:v1"), "ours.local/node:v1")]
-    fn every_node_has_an_image_of_the_list(
-        #[case] own: Option<&str>,
-        #[case] archive: Option<&str>,
-        #[case] expected: &str,
-    ) {
-        let node = own.map(|image| format!(", image: \"{image}\"")).unwrap_or_default();
-        let config = CONFIG.replace("worker}", &format!("worker{node}}}")).replace("plane}", &format!("plane{node}}}"));
-        let text = rendered(&config, archive, Path::new("/t"), Path::new("/v")).expect("rendered");
-        let value: Value = serde_yaml::from_str(&text).expect("YAML");
-        let nodes = value["nodes"].as_array().expect("nodes");
-        assert!(nodes.iter().all(|node| node["image"] == expected), "{text}");
-        let listed = images(&config).expect("a list");
-        assert_eq!(listed.len(), 1);
-        assert!(archive.is_some() || listed[0].image == expected);
-    }
-
-    #[test]
-    fn several_control_planes_need_a_balancer() {
-        let config = CONFIG.replace("worker", "control-plane");
-        let listed = images(&config).expect("a list");
-        assert_eq!(listed.iter().map(|image| image.image.as_str()).collect::<Vec<_>>(), [NODES, BALANCER]);
-    }
-
-    #[test]
-    fn what_the_configuration_brings_itself_stays() {
-        let config = CONFIG.replace("{role: control-plane}", "{role: control-plane, extraMounts: [{hostPath: /a}]}");
-        let text = rendered(&config, None, Path::new("/t"), Path::new("/v")).expect("rendered");
-        let value: Value = serde_yaml::from_str(&text).expect("YAML");
-        assert_eq!(value["nodes"][0]["extraMounts"].as_array().map(Vec::len), Some(3));
-        assert_eq!(name_of(&config).expect("a name"), "ours");
-        assert_eq!(name_of("kind: Cluster\n").expect("a name"), NAME);
-    }
-}

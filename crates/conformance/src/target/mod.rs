@@ -24,6 +24,7 @@ mod held;
 mod image_files;
 mod kept_logs;
 mod kind_cluster;
+mod kind_config;
 mod kind_words;
 mod kubeconfig;
 mod manifests;
