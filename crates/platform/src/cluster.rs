@@ -46,6 +46,8 @@ impl Cluster {
         };
         // The control plane is beside us; a proxy in the environment is for what is outside.
         config.proxy_url = None;
+        // Of what is written without naming a field manager it is the manager.
+        config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(FIELD_MANAGER)));
         let client = Client::try_from(config).map_err(|error| wrong(error.into()))?;
         Ok(Self { client, stop, tasks: TaskTracker::new() })
     }

@@ -145,6 +145,8 @@ impl Session {
             config.auth_info.impersonate = Some(user.clone());
         }
         config.default_retry = false;
+        // API servers keep it as the manager of the fields that are written (Kubernetes documentation, Server-Side Apply).
+        config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(AGENT)));
         let server = config.cluster_url.clone();
         let client =
             Client::try_from(config.clone()).map_err(|error| Failure::from_client(error, &server.to_string()))?;
@@ -245,6 +247,9 @@ pub fn address(server: &str) -> Result<http::Uri, Failure> {
     let full = if server.contains("://") { server.to_owned() } else { format!("https://{server}") };
     full.parse().map_err(|error| Failure::usage(format!("the server address {server:?} cannot be used: {error}")))
 }
+
+/// How commands call themselves to the API server.
+const AGENT: &str = "registry-conformance-oc";
 
 const NO_CONFIGURATION: &str =
     "Missing or incomplete configuration info.  Please point to an existing, complete config file:

@@ -25,6 +25,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// How the agent calls itself to the API server, as the original does.
+const AGENT: &str = "machine-config-daemon";
+
 /// What the agent must be told.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -64,6 +67,8 @@ pub enum Error {
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
     let mut config = Config::infer().await?;
     config.default_retry = false;
+    // API servers keep it as the manager of the fields that are written (Kubernetes documentation, Server-Side Apply).
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(AGENT)));
     let client = Client::try_from(config).map_err(Error::Client)?;
     serve(client, options, stop).await
 }

@@ -47,6 +47,8 @@ use crate::object::Actor;
 pub use crate::options::Options;
 use crate::worker::work;
 
+/// How the operator calls itself to the API server, as the original does.
+const AGENT: &str = "cluster-image-registry-operator";
 const CALL_LIMIT: Duration = Duration::from_secs(20);
 /// Watches are renewed by the API server within this time, so silence for longer means a dead connection.
 const READ_LIMIT: Duration = Duration::from_secs(295);
@@ -166,6 +168,8 @@ async fn connect(options: &Options) -> Result<Client, Error> {
     if proxies.contains(&config.proxy_url) {
         config.proxy_url = None;
     }
+    // API servers keep it as the manager of the fields that are written (Kubernetes documentation, Server-Side Apply).
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(AGENT)));
     // Failures are retried by the work queue, which knows when it is worth it.
     config.default_retry = false;
     config.connect_timeout = Some(CALL_LIMIT);

@@ -100,6 +100,7 @@ impl Cluster {
             format!("--pki-dir={}", folder.join("pki").display()),
             format!("--image-api-address={image_api}:{IMAGE_API_PORT}"),
             format!("--image-api-front-proxy-ca={}", control_plane.front_proxy_ca().display()),
+            format!("--volumes={}", folder.join("nodes/volumes").display()),
         ];
         let logs = folder.join("logs");
         make_folder(&logs)?;
@@ -192,5 +193,6 @@ async fn client_of(kubeconfig: &Path) -> Result<Client, Failure> {
     let mut config = Config::from_custom_kubeconfig(read, &Default::default()).await.tried(tried())?;
     // A silent retry would hide what a fault does.
     config.default_retry = false;
+    config.headers.push(super::kubeconfig::agent());
     Client::try_from(config).tried(tried())
 }

@@ -14,21 +14,19 @@ use harness::{
     environment::{NodeFiles, User},
     failure::{Failure, Tried as _},
 };
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
 use kube::{
     Api, Client, Config, ResourceExt as _,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use local_cluster::{kubeconfig::Credential, secret_file, user};
 use serde_json::json;
 
-use super::{engine::Engine, kind_config, kind_words, make_folder};
+use super::{engine::Engine, kind_config, kind_words, kubeconfig, make_folder};
 
 /// The label by which kind finds the containers of a cluster again (kind source, pkg/cluster/internal/providers/docker).
 const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
-/// The namespace of kind's provisioner of volumes.
-const PROVISIONER: &str = "local-path-storage";
 /// How many plain users a cluster has.
 const PLAIN_USERS: usize = 32;
 /// How long kind waits for the nodes to be ready.
@@ -109,7 +107,6 @@ impl KindCluster {
         let cluster = Self::opened(name, options.engine.clone(), &made, options.folder, people).await?;
         tokio::try_join!(
             cluster.prepare_nodes(),
-            cluster.share_volumes(),
             cluster.load(options.kind, options.own_images, &log),
         )?;
         Ok(cluster)
@@ -140,6 +137,7 @@ impl KindCluster {
         let mut config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.tried(&tried)?;
         // A silent retry would hide what a fault does, and the API server is not behind a proxy of this machine.
         config.default_retry = false;
+        config.headers.push(kubeconfig::agent());
         config.proxy_url = None;
         let client = Client::try_from(config.clone()).tried(&tried)?;
         let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.tried("listing nodes")?;
@@ -173,23 +171,6 @@ impl KindCluster {
             nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.tried(tried)?;
         }
         Ok(())
-    }
-
-    /// Lets kind's provisioner make volumes that pods of all nodes share, as the documents want of a registry's claim. It
-    /// reads its configuration when it starts, so its pod is replaced.
-    async fn share_volumes(&self) -> Result<(), Failure> {
-        let tried = "letting the provisioner make shared volumes";
-        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), PROVISIONER);
-        let config = json!({"nodePathMap": [], "sharedFileSystemPath": kind_config::VOLUMES}).to_string();
-        let patch = json!({"data": {"config.json": config}});
-        match maps.patch("local-path-config", &PatchParams::default(), &Patch::Merge(patch)).await {
-            // A node image with another provisioner keeps it.
-            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
-            other => drop(other.tried(tried)?),
-        }
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), PROVISIONER);
-        let all = pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
-        all.map(drop).tried(tried)
     }
 
     async fn load(&self, kind: &Path, archive: &Archive, log: &Path) -> Result<(), Failure> {

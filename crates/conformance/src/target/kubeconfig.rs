@@ -7,6 +7,7 @@ use std::{
 };
 
 use harness::failure::{Failure, Tried as _, chain};
+use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use kube::{
     Client, Config,
     config::{Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext},
@@ -95,7 +96,14 @@ pub(super) async fn read(path: &Path) -> Result<Access, Failure> {
     config.connect_timeout = Some(CONNECT);
     // A silent retry would hide what a system does.
     config.default_retry = false;
+    config.headers.push(agent());
     Ok(Access { path: absolute, config, user, token, authority })
+}
+
+/// How the suite calls itself to API servers, which keep it as the manager of the fields that it writes (Kubernetes
+/// documentation, Server-Side Apply).
+pub(super) fn agent() -> (HeaderName, HeaderValue) {
+    (USER_AGENT, HeaderValue::from_static("registry-conformance"))
 }
 
 /// A client as whom the kubeconfig names.

@@ -76,6 +76,7 @@ pub enum Error {
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
     let mut config = Config::infer().await?;
     config.default_retry = false;
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(crate::cluster::FIELD_MANAGER)));
     let client = Client::try_from(config).map_err(api("making a client"))?;
     let nodes = Api::<Node>::all(client.clone());
     let node = nodes.get(&options.node_name).await.map_err(api(format!("reading the Node {}", options.node_name)))?;
