@@ -16,6 +16,7 @@ pub mod names;
 pub mod resources;
 pub mod route;
 mod schema;
+pub mod volumes;
 
 /// Fields an object carries that its type does not name; kept so that a read-modify-write loses nothing.
 pub type Rest = std::collections::BTreeMap<String, serde_json::Value>;

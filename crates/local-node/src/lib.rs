@@ -39,7 +39,6 @@ mod pod_watch;
 mod pod_worker;
 mod port_forward;
 mod probe;
-pub mod provisioner;
 mod rewrite;
 mod source;
 mod spawner;
@@ -48,7 +47,7 @@ mod websocket;
 
 use std::{
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -69,6 +68,9 @@ use address_pool::AddressPool;
 use cluster_access::ClusterAccess;
 use node::{NODE_ADDRESS, Node, Shared};
 
+/// The folder beside those of the nodes that they share.
+const VOLUMES: &str = "volumes";
+
 /// Nodes to run.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
@@ -76,7 +78,8 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
 
-    /// The nodes' own folder: DIR/NODE/root is the root of a node, DIR/volumes holds provisioned volumes
+    /// The nodes' own folder: DIR/NODE/root is the root of a node, DIR/volumes is shared by all of them, as
+    /// /var/registry-conformance/volumes
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
 
@@ -144,8 +147,6 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let sources = shared.sources.clone();
     let until = stop.clone();
     tasks.spawn(async move { sources.watch(&until).await });
-    let volumes = shared.folder.join("volumes");
-    tasks.spawn(provisioner::run(shared.client.clone(), volumes, stop.clone()));
 
     let tls = kubelet_tls::server_config(&options)?;
     let mut nodes = Vec::new();
@@ -163,6 +164,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         });
         create(&node.root().join("etc"))?;
         create(&node.folder().join("pods"))?;
+        share_volumes(&node)?;
         tasks.spawn(kubelet_api::serve(node.clone(), listener, tls.clone(), stop.clone()));
         nodes.push(node);
     }
@@ -190,7 +192,7 @@ async fn share(options: &Options) -> Result<Shared, Error> {
         return Err(option("--count", options.count.to_string(), "choose 1 to 250"));
     }
     let images = ImageMap::read(&options.images)?;
-    create(&options.dir.join("volumes"))?;
+    create(&options.dir.join(VOLUMES))?;
     let folder = options.dir.canonicalize().map_err(|source| Error::File {
         action: "resolving",
         path: options.dir.clone(),
@@ -241,6 +243,24 @@ fn option(what: &'static str, value: String, hint: &'static str) -> Error {
     Error::Option { what, value, hint }
 }
 
-fn create(path: &std::path::Path) -> Result<(), Error> {
+/// Leads from the node's root to the folder of volumes, by a path that holds wherever the nodes' folder is seen.
+fn share_volumes(node: &Node) -> Result<(), Error> {
+    let inside = Path::new(api::volumes::ON_NODES).strip_prefix("/").unwrap_or(Path::new(api::volumes::ON_NODES));
+    let place = node.root().join(inside);
+    if place.exists() {
+        return Ok(());
+    }
+    let parent = place.parent().unwrap_or(&place);
+    create(parent)?;
+    // Out of the folders on the way, of the root and of the node's own folder.
+    let up: PathBuf = std::iter::repeat_n("..", inside.components().count() - 1 + 2).collect();
+    std::os::unix::fs::symlink(up.join(VOLUMES), &place).map_err(|source| Error::File {
+        action: "linking",
+        path: place.clone(),
+        source,
+    })
+}
+
+fn create(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(|source| Error::File { action: "creating", path: path.to_owned(), source })
 }

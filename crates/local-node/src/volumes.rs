@@ -16,7 +16,6 @@ use crate::{
     atomic_folder::{self, Payload},
     environment::Environment,
     payload::{self, PayloadError, Tokens},
-    provisioner,
     source::SourceName,
 };
 
@@ -197,16 +196,9 @@ async fn claimed(claim: &str, namespace: &str, client: &Client, places: &Places)
     let name = object.spec.and_then(|spec| spec.volume_name).filter(|name| is_bound && !name.is_empty());
     let name = name.ok_or_else(|| format!("claim {namespace}/{claim} is not bound to a volume yet"))?;
     let volume = Api::<PersistentVolume>::all(client.clone()).get(&name).await.map_err(failed)?;
-    if let Some(folder) = provisioner::folder(&volume) {
-        return if folder.is_dir() {
-            Ok(folder)
-        } else {
-            Err(format!("the folder of volume {name}, {}, is gone", folder.display()))
-        };
-    }
     match volume.spec.and_then(|spec| spec.host_path) {
         Some(source) => host_path(&source, &places.node_root),
-        None => Err(format!("volume {name} is neither a hostPath nor provisioned by class {}", provisioner::CLASS)),
+        None => Err(format!("volume {name} is no hostPath, the only kind that local nodes have")),
     }
 }
 

@@ -16,7 +16,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     ResourceExt,
-    api::{AttachParams, EvictParams, ListParams, LogParams, Patch, PatchParams},
+    api::{AttachParams, EvictParams, ListParams, LogParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,7 +60,7 @@ async fn nodes_run_pods_as_processes() {
     api_overrides_hold_from_the_next_start(&cluster).await;
     pods_start_and_are_noticed_quickly(&cluster).await;
     killed_nodes_leave_nothing_and_their_successors_restart_the_pods(&mut cluster).await;
-    volumes_go_with_their_claims(&cluster).await;
+    nodes_share_the_folder_of_volumes(&cluster).await;
     cluster.stop().await;
 }
 
@@ -78,7 +78,16 @@ async fn a_deployment_finds_its_volumes_environment_and_address(cluster: &Cluste
     cluster
         .create::<Secret>(json!({"metadata": {"name": "tls"}, "stringData": {"tls.crt": "CERT", "password": "hidden"}}))
         .await;
-    let claim = json!({"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}});
+    let path = format!("{}/data", api::volumes::ON_NODES);
+    let volume = json!({
+        "accessModes": ["ReadWriteMany"], "capacity": {"storage": "1Gi"}, "storageClassName": "",
+        "hostPath": {"path": path, "type": "DirectoryOrCreate"},
+    });
+    let volume = serde_json::from_value(json!({"metadata": {"name": "data"}, "spec": volume})).unwrap();
+    cluster.all::<PersistentVolume>().create(&PostParams::default(), &volume).await.unwrap();
+    let claim = json!({
+        "accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "",
+    });
     cluster.create::<PersistentVolumeClaim>(json!({"metadata": {"name": "data"}, "spec": claim})).await;
     let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
     let template = json!({
@@ -381,18 +390,11 @@ async fn killed_nodes_leave_nothing_and_their_successors_restart_the_pods(cluste
     cluster.delete_pod("family", Some(0)).await;
 }
 
-async fn volumes_go_with_their_claims(cluster: &Cluster) {
-    let pod = cluster.web_pods().await[1].name_any();
-    cluster.exec(&pod, &["sh", "-c", "echo kept > /registry/f"]).await;
-    let other = cluster.web_pods().await[0].name_any();
-    assert_eq!(cluster.exec(&other, &["cat", "/registry/f"]).await.0, "kept\n");
-    let claim = cluster.api::<PersistentVolumeClaim>().get("data").await.unwrap();
-    let volume = claim.spec.unwrap().volume_name.unwrap();
-    let folder = cluster.nodes_folder().join("volumes").join(&volume);
-    assert!(folder.join("f").exists());
-    let background = kube::api::DeleteParams::background();
-    cluster.api::<Deployment>().delete("web", &background).await.unwrap();
-    cluster.api::<PersistentVolumeClaim>().delete("data", &background).await.unwrap();
-    cluster.wait_gone::<PersistentVolume>(cluster.all(), &volume).await;
-    assert!(!folder.exists());
+async fn nodes_share_the_folder_of_volumes(cluster: &Cluster) {
+    let pods = cluster.web_pods().await;
+    let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    assert_ne!(node(&pods[0]), node(&pods[1]));
+    cluster.exec(&pods[1].name_any(), &["sh", "-c", "echo kept > /registry/f"]).await;
+    assert_eq!(cluster.exec(&pods[0].name_any(), &["cat", "/registry/f"]).await.0, "kept\n");
+    assert!(cluster.nodes_folder().join("volumes/data/f").exists());
 }

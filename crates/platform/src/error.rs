@@ -55,10 +55,19 @@ pub enum Error {
         reason: String,
     },
 
-    /// A file could not be written.
+    /// A file or folder could not be written.
     #[error("writing {}: {source}; is the folder there and writable?", .path.display())]
     Write {
         /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+
+    /// The folder of a volume could not be removed.
+    #[error("removing {}: {source}; it is tried again, and may be removed by hand", .path.display())]
+    Remove {
+        /// The folder.
         path: PathBuf,
         /// The system's error.
         source: io::Error,

@@ -1,5 +1,6 @@
 //! What OpenShift gives and plain Kubernetes lacks: definitions, configuration objects, namespaces and roles,
-//! the service CA, a router and a warden of the operator's lease. The image API is another crate; the binary runs both side by side in one process.
+//! the service CA, a router, a provisioner of volumes and a warden of the operator's lease. The image API is another
+//! crate; the binary runs both side by side in one process.
 //!
 //! Everything here is level-triggered: controllers look at the whole of what they watch whenever any of it changes,
 //! and nothing polls.
@@ -17,6 +18,7 @@ mod pki;
 mod roles;
 mod router;
 mod service_ca;
+mod volumes;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -69,6 +71,11 @@ pub struct Options {
     /// Where pods really listen.
     #[arg(long, value_enum, default_value_t)]
     pub pod_network: PodNetwork,
+
+    /// Folder that all nodes share as /var/registry-conformance/volumes, as this process sees it; a storage class of
+    /// folders in it becomes the default one. No volumes are provisioned if absent.
+    #[arg(long, value_name = "DIR")]
+    pub volumes: Option<PathBuf>,
 }
 
 /// Where the process behind a pod's address listens.
@@ -136,7 +143,13 @@ async fn start(options: &Options, cluster: &Cluster, listeners: router::Listener
         definitions::ensure(cluster).await?;
         cluster_config::ensure(cluster, options).await
     };
-    let ((service_ca_bundle, router_pki), (), ()) =
-        tokio::try_join!(without_definitions, with_definitions, roles::ensure(cluster))?;
+    let volumes = async {
+        match &options.volumes {
+            Some(folder) => volumes::start(cluster, folder).await,
+            None => Ok(()),
+        }
+    };
+    let ((service_ca_bundle, router_pki), (), (), ()) =
+        tokio::try_join!(without_definitions, with_definitions, roles::ensure(cluster), volumes)?;
     router::start(cluster, router_pki, &service_ca_bundle, &options.base_domain, options.pod_network, listeners).await
 }

@@ -14,7 +14,7 @@ use api::route::{Route, RouteIngress, Termination};
 use echo::Echo;
 use futures::TryStreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -52,6 +52,7 @@ async fn the_platform_makes_openshift_of_a_plain_control_plane() {
     let pod = EchoPod::start(&cluster).await;
     serving_certificates_are_made_anew_when_deleted_or_broken(&cluster).await;
     bundles_are_kept_in_config_maps(&cluster).await;
+    volumes_come_and_go_with_their_claims(&cluster).await;
     the_lease_of_a_killed_operator_is_freed(&cluster).await;
     routes_are_served(&cluster, &pod).await;
     the_oldest_route_keeps_its_host(&cluster).await;
@@ -95,6 +96,7 @@ impl TestCluster {
                 release_version: "4.6.0".into(),
                 platform_type: "None".into(),
                 pod_network: platform::PodNetwork::Loopback,
+                volumes: Some(pki.with_file_name("volumes")),
             },
             pki: pki.to_owned(),
             router,
@@ -320,6 +322,31 @@ async fn bundles_are_kept_in_config_maps(cluster: &TestCluster) {
     let emptied = json!({ "data": null });
     config_maps().patch("serviceca", &PatchParams::default(), &Patch::Merge(&emptied)).await.expect("emptied");
     until(config_maps(), "serviceca", "the bundle again", holds).await;
+}
+
+async fn volumes_come_and_go_with_their_claims(cluster: &TestCluster) {
+    create(
+        cluster.team::<PersistentVolumeClaim>(),
+        json!({
+            "metadata": { "name": "data" },
+            "spec": { "accessModes": ["ReadWriteMany"], "resources": { "requests": { "storage": "1Gi" } } },
+        }),
+    )
+    .await;
+    let claim = until(cluster.team::<PersistentVolumeClaim>(), "data", "the claim to be bound", |claim| {
+        claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
+    })
+    .await;
+    let volume = claim.spec.and_then(|spec| spec.volume_name).expect("bound to a volume");
+    let folder = cluster.options.volumes.clone().expect("volumes").join(&volume);
+    std::fs::write(folder.join("file"), "content").expect("a folder for it");
+    let all = cluster.all::<PersistentVolume>();
+    let seen = all.get(&volume).await.expect("the volume");
+    cluster.team::<PersistentVolumeClaim>().delete("data", &DeleteParams::default()).await.expect("deleted");
+    let uid = seen.uid().expect("a uid");
+    let gone = kube::runtime::wait::await_condition(all, &volume, kube::runtime::conditions::is_deleted(&uid));
+    tokio::time::timeout(DEADLINE, gone).await.expect("removed in time").expect("watch");
+    assert!(!folder.exists(), "the folder goes before the volume");
 }
 
 async fn the_lease_of_a_killed_operator_is_freed(cluster: &TestCluster) {

@@ -335,7 +335,7 @@ impl Opening<'_> {
         let cluster_ca = std::fs::read_to_string(&cluster.authority).tried("reading the cluster's authority")?;
         let identity =
             Identity { server: &cluster.api_server_inside, token: &administrator.token, authority: &cluster_ca };
-        platform_parts::install(&client, &request.data, identity, limits.start).await?;
+        platform_parts::install(&client, &request.data, identity, true, limits.start).await?;
         let bundle = format!("{}{}", authority.pem(), platform_parts::authorities(&client).await?);
         std::fs::write(&trust, bundle).tried(format!("writing {}", trust.display()))?;
         cluster.put(&trust, TRUST).await?;

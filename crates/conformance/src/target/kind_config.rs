@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use api::volumes::ON_NODES;
 use harness::failure::{Failure, Tried as _};
 use serde_json::{Value, json};
 
@@ -16,8 +17,6 @@ const NODES: &str =
 /// What that kind puts before several control planes; it names it by its tag only (kind source
 /// pkg/cluster/internal/loadbalancer/const.go), so an archive has the same name.
 const BALANCER: &str = "docker.io/envoyproxy/envoy:v1.36.2";
-/// Where every node has the folder that they share.
-pub(super) const VOLUMES: &str = "/var/registry-conformance/volumes";
 /// Where the node of the control plane has the tokens.
 const TOKENS: &str = "/etc/registry-conformance/tokens.csv";
 
@@ -65,7 +64,7 @@ pub(super) fn rendered(config: &str, image: Option<&str>, tokens: &Path, volumes
     for node in nodes.iter_mut() {
         let own = node["image"].as_str().unwrap_or(NODES).to_owned();
         node["image"] = image.unwrap_or(&own).into();
-        let mut mounts = vec![json!({"hostPath": volumes, "containerPath": VOLUMES})];
+        let mut mounts = vec![json!({"hostPath": volumes, "containerPath": ON_NODES})];
         if node["role"] == "control-plane" {
             mounts.push(json!({"hostPath": tokens, "containerPath": TOKENS, "readOnly": true}));
         }

@@ -28,8 +28,13 @@ pub async fn apply(client: &Client, request: &Request) -> Result<(), Failure> {
 
 /// Applies every document of these data files.
 pub async fn apply_files(client: &Client, data: &Data, files: &[PathBuf]) -> Result<(), Failure> {
+    apply_documents(client, documents(data, files)?).await
+}
+
+/// Applies these documents.
+pub(super) async fn apply_documents(client: &Client, documents: Vec<Document>) -> Result<(), Failure> {
     let mut stages = BTreeMap::<Stage, Vec<Document>>::new();
-    for document in documents(data, files)? {
+    for document in documents {
         stages.entry(Stage::of(&document.types.kind)).or_default().push(document);
     }
     for documents in stages.values() {
@@ -62,7 +67,8 @@ impl Stage {
 
 type Kinds = BTreeMap<(String, String), (ApiResource, Scope)>;
 
-fn documents(data: &Data, files: &[PathBuf]) -> Result<Vec<Document>, Failure> {
+/// The documents of these data files, in order.
+pub(super) fn documents(data: &Data, files: &[PathBuf]) -> Result<Vec<Document>, Failure> {
     let mut documents = Vec::new();
     for file in files {
         let read = manifest::read(data, file);

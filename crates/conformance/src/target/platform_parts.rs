@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use api::names;
+use api::{names, volumes::ON_NODES};
 use futures::{AsyncBufReadExt as _, TryStreamExt as _};
 use harness::{
     failure::{Failure, Kind, Tried as _},
@@ -18,7 +18,7 @@ use kube::{
 use serde_json::json;
 
 use super::manifests;
-use crate::data::Data;
+use crate::{data::Data, manifest::Document};
 
 /// Where the pod is and how it is found.
 pub(super) const NAMESPACE: &str = "openshift-apiserver";
@@ -43,7 +43,8 @@ pub(super) struct Identity<'a> {
     pub authority: &'a str,
 }
 
-/// Installs the platform parts and waits until they are in place.
+/// Installs the platform parts and waits until they are in place. They provision volumes where the nodes share the folder
+/// [`ON_NODES`].
 ///
 /// # Errors
 /// When the API server refuses something, or they are not ready in time; then with their last log lines.
@@ -51,6 +52,7 @@ pub(super) async fn install(
     client: &Client,
     data: &Data,
     identity: Identity<'_>,
+    nodes_share_volumes: bool,
     within: Duration,
 ) -> Result<(), Failure> {
     let parameters = PatchParams::apply("registry-conformance").force();
@@ -68,8 +70,25 @@ pub(super) async fn install(
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
     let tried = "making the Secret of the platform parts";
     secrets.patch(SECRET, &parameters, &Patch::Apply(&secret)).await.tried(tried)?;
-    manifests::apply_files(client, data, &[PathBuf::from(MANIFEST)]).await?;
+    let mut documents = manifests::documents(data, &[PathBuf::from(MANIFEST)])?;
+    if nodes_share_volumes {
+        documents.iter_mut().for_each(give_volumes);
+    }
+    manifests::apply_documents(client, documents).await?;
     ready(client, within).await
+}
+
+/// Lets the process of a Deployment see the folder that the nodes share, and tells it so.
+fn give_volumes(document: &mut Document) {
+    let pod = "/spec/template/spec";
+    for (list, item) in [
+        ("volumes", json!({"name": "volumes", "hostPath": {"path": ON_NODES, "type": "Directory"}})),
+        ("containers/0/volumeMounts", json!({"name": "volumes", "mountPath": ON_NODES})),
+        ("containers/0/args", format!("--volumes={ON_NODES}").into()),
+    ] {
+        let list = document.object.data.pointer_mut(&format!("{pod}/{list}"));
+        list.and_then(|list| list.as_array_mut()).into_iter().for_each(|list| list.push(item.clone()));
+    }
 }
 
 fn kubeconfig(identity: &Identity<'_>) -> serde_json::Value {
@@ -188,4 +207,22 @@ pub(super) async fn authorities(client: &Client) -> Result<String, Failure> {
         all.push('\n');
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_provisions_volumes_sees_the_folder_of_the_nodes() {
+        let data = Data::find(None).expect("the data of this program");
+        let mut documents = manifests::documents(&data, &[PathBuf::from(MANIFEST)]).expect("the manifest");
+        documents.iter_mut().for_each(give_volumes);
+        let given = |document: &&Document| document.object.data.to_string().contains(ON_NODES);
+        let given: Vec<_> = documents.iter().filter(given).collect();
+        assert_eq!(given.iter().map(|document| &*document.types.kind).collect::<Vec<_>>(), ["Deployment"]);
+        let pod = &given[0].object.data["spec"]["template"]["spec"];
+        let has = |list: &str| pod["containers"][0][list].to_string().contains(ON_NODES);
+        assert!(has("args") && has("volumeMounts"));
+    }
 }
