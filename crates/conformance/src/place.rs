@@ -9,7 +9,7 @@ use harness::failure::Failure;
 /// The flags about the place.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct Place {
-    /// Target kind: use this running cluster instead of making one (not possible yet, and refused)
+    /// Target kind: use this running cluster instead of making one; it is as before afterwards
     #[arg(long, env = "CONFORMANCE_CLUSTER", value_name = "NAME")]
     pub cluster: Option<String>,
     /// Target kind: load images from the archives in this folder and pull none

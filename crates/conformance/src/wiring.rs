@@ -202,11 +202,11 @@ async fn down(name: &str) -> Result<String, Failure> {
 /// Removes what killed runs left on this machine, and puts back what they changed elsewhere.
 async fn gc() -> Result<String, Failure> {
     let mut said = collect()?;
-    let recovered = recover_all().await;
-    for server in recovered.clusters {
-        said.push_str(&format!("\nwhat a killed run has changed in {server} is as it was before"));
+    let (clusters, failures) = recover_all().await;
+    for cluster in clusters {
+        said.push_str(&format!("\nwhat a killed run has changed in {cluster} is as it was before"));
     }
-    match recovered.failures.into_iter().next() {
+    match failures.into_iter().next() {
         None => Ok(said),
         Some(failure) => Err(failure),
     }

@@ -56,10 +56,11 @@ pub struct Users {
 }
 
 impl Users {
-    /// A pool must not be empty.
-    pub fn new(administrator: User, pool: Vec<User>) -> Self {
-        assert!(!pool.is_empty(), "a target gives at least one plain user");
-        Self { administrator, pool, next: AtomicUsize::new(0) }
+    /// The first is the administrator. There must be others.
+    pub fn new(mut people: Vec<User>) -> Self {
+        assert!(people.len() > 1, "a target gives an administrator and at least one plain user");
+        let administrator = people.remove(0);
+        Self { administrator, pool: people, next: AtomicUsize::new(0) }
     }
 
     /// The cluster administrator.

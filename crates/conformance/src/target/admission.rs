@@ -26,11 +26,11 @@ use serde_json::{Value, json};
 use super::seams::{Detour, Detours};
 
 /// Name of the webhook's object, and of the volume it adds.
-const NAME: &str = "registry-conformance";
+pub(super) const NAME: &str = "registry-conformance";
 /// Where the nodes have the bundle, and where pods see it.
 pub(super) const TRUST: &str = "/etc/registry-conformance/trust.pem";
 /// Namespaces whose pods are the cluster's own.
-const OWN_NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
+pub(super) const OWN_NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
 /// Where nodes' containerd looks for mirrors by default; a node agent is told, because not every containerd looks there.
 const CONTAINERD_CERTS: (&str, &str) = ("NODE_CONTAINERD_CERTS_DIR", "/etc/containerd/certs.d");
 /// The variable by which a node agent is known.
@@ -63,7 +63,8 @@ impl Drop for Admission {
 }
 
 impl Admission {
-    /// Serves on a free port of `listen`, with a certificate of `authority`, and tells the API server.
+    /// Serves on a free port of `listen`, with a certificate of `authority`, and tells the API server. Pods in `spared`
+    /// namespaces are left as they are.
     ///
     /// # Errors
     /// When the address is not ours, or the API server refuses.
@@ -72,6 +73,7 @@ impl Admission {
         listen: IpAddr,
         authority: &Authority,
         gifts: Gifts,
+        spared: &[&str],
     ) -> Result<Self, Failure> {
         let tried = || format!("serving an admission webhook on {listen}");
         let config = authority.server_config(&[listen.to_string()]).tried(tried())?;
@@ -85,11 +87,11 @@ impl Admission {
         let server = axum_server::from_tcp_rustls(listener, config).tried(tried())?.handle(handle.clone());
         tokio::spawn(server.serve(app.into_make_service()));
         let admission = Self { giver, address, handle };
-        admission.register(client, authority).await?;
+        admission.register(client, authority, spared).await?;
         Ok(admission)
     }
 
-    async fn register(&self, client: &Client, authority: &Authority) -> Result<(), Failure> {
+    async fn register(&self, client: &Client, authority: &Authority, spared: &[&str]) -> Result<(), Failure> {
         let object = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "MutatingWebhookConfiguration",
@@ -106,7 +108,7 @@ impl Admission {
                     "scope": "Namespaced",
                 }],
                 "namespaceSelector": {"matchExpressions": [{
-                    "key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": OWN_NAMESPACES,
+                    "key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": spared,
                 }]},
                 "sideEffects": "None",
                 // A pod without its gifts would be judged wrongly.

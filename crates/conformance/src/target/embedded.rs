@@ -184,8 +184,6 @@ impl SystemLane<Cluster> {
         }
         let people: Vec<_> =
             people.iter().map(|person| User { name: person.name.clone(), token: person.token.clone() }).collect();
-        let (administrator, pool) =
-            people.split_first().ok_or_else(|| Failure::error("finding users", "the control plane has none"))?;
         let here = Ipv4Addr::LOCALHOST.into();
         let backends = storage::open(request, tools, &folder, here, &authority, &cluster.ledger, Preferred::Processes)?;
         let backends = Arc::new(backends);
@@ -227,7 +225,7 @@ impl SystemLane<Cluster> {
             client: client.clone(),
             kubeconfig: command_kubeconfig,
             api_server: cluster.control_plane.api_url().to_owned(),
-            users: Users::new(administrator.clone(), pool.to_vec()),
+            users: Users::new(people),
             doorway,
             authority,
             trust,

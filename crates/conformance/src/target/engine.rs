@@ -126,12 +126,13 @@ impl Engine {
         })
     }
 
-    /// The names of running containers that match a filter such as `label=x`.
+    /// The names of containers, running or not, that match every filter, such as `label=x`.
     ///
     /// # Errors
     /// When the engine refuses.
-    pub(super) async fn containers(&self, filter: &str) -> Result<Vec<String>, Failure> {
-        let printed = self.run(["ps", "--all", "--filter", filter, "--format", "{{.Names}}"]).await?;
+    pub(super) async fn containers(&self, filters: &[&str]) -> Result<Vec<String>, Failure> {
+        let filters = filters.iter().flat_map(|filter| ["--filter", *filter]);
+        let printed = self.run(["ps", "--all", "--format", "{{.Names}}"].into_iter().chain(filters)).await?;
         Ok(printed.lines().map(str::to_owned).collect())
     }
 

@@ -276,26 +276,18 @@ impl Journal for Held {
     }
 }
 
-/// What [`recover_all`] did.
-#[derive(Debug, Default)]
-pub struct Recovered {
-    /// Servers of clusters that are as they were.
-    pub clusters: Vec<String>,
-    /// What could not be put back, and why.
-    pub failures: Vec<Failure>,
-}
-
-/// Puts back what killed runs have changed in any cluster.
-pub async fn recover_all() -> Recovered {
-    let mut recovered = Recovered::default();
+/// Puts back what killed runs have changed in any cluster: the servers of those that are as they were, and what could not be
+/// put back.
+pub(super) async fn recover_all() -> (Vec<String>, Vec<Failure>) {
+    let (mut clusters, mut failures) = (vec![], vec![]);
     let files = std::fs::read_dir(folder()).into_iter().flatten().filter_map(Result::ok).map(|file| file.path());
     for path in files.filter(|path| path.extension().is_some_and(|end| end == SUFFIX)) {
         match recover_file(&path).await {
-            Ok(server) => recovered.clusters.extend(server),
-            Err(failure) => recovered.failures.push(failure),
+            Ok(server) => clusters.extend(server),
+            Err(failure) => failures.push(failure),
         }
     }
-    recovered
+    (clusters, failures)
 }
 
 async fn recover_file(path: &Path) -> Result<Option<String>, Failure> {

@@ -7,7 +7,7 @@ use api::names;
 use futures::{FutureExt as _, future::LocalBoxFuture};
 use harness::{
     doorway::Doorway,
-    environment::{Backends, Environment},
+    environment::{Backends, Environment, Users},
     event::What,
     evidence::Evidence,
     failure::{Failure, Tried as _},
@@ -15,7 +15,7 @@ use harness::{
     scenario::Scenario,
     storage::StorageEndpoint,
     system::Limits,
-    tenancy::Tenancy,
+    tenancy::{Journal as _, Tenancy},
     trust::Authority,
     verdict::Verdict,
 };
@@ -148,8 +148,10 @@ impl InstalledLane {
         let access = &survey.access;
         let held = Held::take(&client, &access.path, &access.server(), &survey.id).await?;
         let held = Arc::new(held);
-        let users = match people::make(&client, &held, access.token.as_deref(), &evidence).await {
-            Ok(users) => users,
+        let namespace = people::namespace();
+        people::objects(&namespace).into_iter().for_each(|object| held.will_make(object));
+        let users = match people::make(&client, &namespace, access.token.as_deref(), &evidence).await {
+            Ok(people) => Users::new(people),
             Err(failure) => {
                 release(held, request.system.limits.rollout).await?;
                 return Err(failure);

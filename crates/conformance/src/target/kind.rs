@@ -1,5 +1,6 @@
-//! The kind target: a cluster of containers for the lane, made and removed with it, in which the system runs from images
-//! of this very program. Everything in it is reached through the API server, whose port is published on 127.0.0.1.
+//! The kind target: a cluster of containers for the lane, made and removed with it, or a running one that is as it was
+//! afterwards. The system runs in it from images of this very program, and everything in it is reached through the API
+//! server, whose port is published on 127.0.0.1.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,21 +27,23 @@ use harness::{
 use local_cluster::{Ledger, Tool, Tools, doctor};
 use steps::World;
 use storage_backends::Preferred;
-use tokio::{net::TcpListener, sync::OnceCell};
+use tokio::{net::TcpListener, runtime::Handle, sync::OnceCell};
 
 use super::{
     OF_OWN_CLUSTERS,
-    admission::{Admission, Gifts, TRUST},
+    admission::{Admission, Gifts, OWN_NAMESPACES, TRUST},
     api_certificate,
     engine::Engine,
+    guest::{self, Guest},
     kept_logs,
-    kind_cluster::{self, KindCluster, KindOptions},
+    kind_cluster::{self, EnterOptions, KindCluster, KindOptions},
     kind_config, kind_words, make_folder, manifests,
     node_watch::NodeWatch,
     platform_parts::{self, Identity},
     pod_logs::PodLogs,
     port_forward::{LocalPort, PortForward},
     program,
+    running_kind::RunningKind,
     seams::{self, SeamOptions, SeamedBackends, SeamedFiles, Seams, StorageSeam, Texts},
     startup::Startup,
     storage,
@@ -62,8 +65,11 @@ const CONFIG: &str = "default";
 pub struct Kind {
     request: Request,
     config: String,
+    /// The cluster to use, where none is made.
+    running: Option<RunningKind>,
     prepared: OnceCell<Prepared>,
     made: OnceCell<Made>,
+    guest: OnceCell<Arc<Guest>>,
 }
 
 /// What all lanes share.
@@ -82,27 +88,33 @@ struct Made {
 }
 
 impl Kind {
-    /// A target for one request; nothing is started yet.
+    /// A target for one request; nothing is started yet, and in a running cluster nothing is changed but what a killed run
+    /// has changed before.
     ///
     /// # Errors
-    /// When the system comes as programs, there is no kind configuration of that name, or a running cluster is asked for:
-    /// its API server does not know the tokens of the run's people, which a cluster is told when it is made.
+    /// When the system comes as programs, there is no kind configuration of that name, or the running cluster cannot be
+    /// used.
     pub fn new(request: Request) -> Result<Self, Failure> {
         if let Some(component) = request.system.components.first() {
             let seen = format!("its {} comes as a program, and pods of a kind cluster run images", component.name);
             return Err(Failure::error(format!("judging the system {} on kind", request.system.name), seen)
                 .next("run it with --target embedded"));
         }
-        if let Some(name) = &request.place.cluster {
-            let seen = "its API server does not know the people of the run, who are told to a cluster when it is made";
-            return Err(Failure::error(format!("using the running kind cluster {name}"), seen).next(format!(
-                "install a system there and judge it with --target cluster and the kubeconfig of `kind get kubeconfig --name {name}`, or leave --cluster out and a cluster is made"
-            )));
-        }
+        let running = match &request.place.cluster {
+            None => None,
+            Some(name) if request.place.kind_config.is_some() => {
+                let seen = "--kind-config says how a cluster is made, and this one is there";
+                return Err(Failure::error(format!("using the running kind cluster {name}"), seen)
+                    .next("leave one of --cluster and --kind-config out"));
+            }
+            // The cluster is asked once, before there is anything that could wait beside it.
+            Some(name) => Some(tokio::task::block_in_place(|| Handle::current().block_on(visit(name)))?),
+        };
         let name = request.place.kind_config.as_deref().unwrap_or(CONFIG);
         let config = request.data.text(format!("kind-config/{name}.yaml"));
         let config = config.tried(format!("reading the kind configuration {name}"))?;
-        Ok(Self { request, config, prepared: OnceCell::new(), made: OnceCell::new() })
+        let (prepared, made, guest) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Ok(Self { request, config, running, prepared, made, guest })
     }
 
     fn lanes(&self) -> PathBuf {
@@ -121,8 +133,13 @@ impl Kind {
         let collection = Collection::open(folder).tried(&tried)?;
         let (_, node_image) = collection.image(air_gap::NODE_IMAGE).tried(&tried)?;
         let node_image = node_image.names.first().cloned();
+        let is_nodes = |name: &String| Some(name) == node_image.as_ref();
         let mut loaded = vec![];
         for entry in &collection.archives {
+            // A running cluster has its nodes.
+            if self.running.is_some() && entry.images.iter().any(|image| image.names.iter().any(is_nodes)) {
+                continue;
+            }
             let mut missing = vec![];
             for image in &entry.images {
                 for name in &image.names {
@@ -151,8 +168,16 @@ impl Kind {
 }
 
 impl Drop for Kind {
-    /// Removes everything of the run from the engine; what cannot be removed is left to the ledger.
+    /// Removes everything of the run from the engine and from a running cluster; what cannot be removed is left to the
+    /// ledger.
     fn drop(&mut self) {
+        if let Some(guest) = self.guest.get() {
+            // A lane that was closed has left already; this one was given up.
+            let left = tokio::task::block_in_place(|| Handle::current().block_on(guest.leave()));
+            left.unwrap_or_else(|failure| {
+                tracing::warn!(failure = failure.text(), "the cluster is left to `cluster gc`")
+            });
+        }
         let Some(Made { engine, ledger, images }) = self.made.get() else { return };
         match local_cluster::containers::remove(engine.client(), ledger.run(), images) {
             Ok(_) => match std::fs::remove_dir_all(self.lanes()) {
@@ -172,7 +197,8 @@ impl Target for Kind {
     fn capabilities(&self) -> Capabilities {
         let mut present = BTreeSet::from(OF_OWN_CLUSTERS.map(str::to_owned));
         present.insert("kubelet".to_owned());
-        let mut absent = BTreeMap::new();
+        let mut absent = self.running.as_ref().map(RunningKind::lacks).unwrap_or_default();
+        present.retain(|need| !absent.contains_key(need));
         // A folder that cannot be read is told when the target gets ready.
         let folder = self.request.place.images.as_deref();
         let brought = folder.and_then(|folder| Collection::open(folder).ok()).map(|collection| collection.names());
@@ -187,7 +213,10 @@ impl Target for Kind {
     }
 
     fn images(&self, needs: &BTreeSet<String>) -> Result<Vec<RunImage>, Failure> {
-        let mut images = kind_config::images(&self.config)?;
+        let mut images = match &self.running {
+            None => kind_config::images(&self.config)?,
+            Some(_) => vec![],
+        };
         images.extend(storage::images(&self.request.data, needs)?);
         let manifests = self.request.system.manifests.iter().map(PathBuf::as_path);
         let mut documents = vec![];
@@ -203,13 +232,20 @@ impl Target for Kind {
         limits.start.max(kind_cluster::OPENED)
     }
 
+    fn close_limit(&self, _: &Limits) -> Duration {
+        guest::OUT + kind_cluster::CLOSED
+    }
+
     fn prepare<'a>(&'a self, progress: &'a dyn Fn(&str)) -> LocalBoxFuture<'a, Result<(), Failure>> {
         async move {
             doctor::room_for_lanes(&self.lanes(), 1).tried("looking for room on the disk")?;
             let left = local_cluster::ledger::gc().tried("removing what killed runs left")?;
             left.failures.iter().for_each(|failure| progress(failure));
             let engine = Engine::find().await?;
-            kind_cluster::refuse_foreign(&engine, &self.config).await?;
+            match &self.running {
+                None => kind_cluster::refuse_foreign(&engine, &self.config).await?,
+                Some(running) => guest::refuse_two(running)?,
+            }
             let ledger = Ledger::open().tried("opening the ledger of the run")?;
             let engine = engine.of_run(&ledger);
             ledger.record_folder(&self.lanes()).tried("recording the folder of the lanes")?;
@@ -224,6 +260,10 @@ impl Target for Kind {
             let own_images = tokio::task::spawn_blocking(move || container_image::own_image(&own_executable(), &out));
             let tried = "making the images of this program";
             let own_images = own_images.await.tried(tried)?.tried(tried)?;
+            if let (Some(running), Some(made)) = (&self.running, self.made.get()) {
+                let guest = Guest::enter(&made.engine, running).await?;
+                self.guest.set(Arc::new(guest)).map_err(|_| "twice").tried("remembering the cluster that is used")?;
+            }
             let prepared = Prepared { tools, own_images, node_image };
             self.prepared.set(prepared).map_err(|_| "twice").tried("remembering what was found")
         }
@@ -236,8 +276,9 @@ impl Target for Kind {
             let prepared = self.prepared.get().ok_or_else(unprepared)?;
             let made = self.made.get().ok_or_else(unprepared)?;
             let folder = self.lanes().join(lane.to_string());
-            let opening =
-                Opening { request: &self.request, config: &self.config, prepared, made, folder: folder.clone() };
+            let running = self.running.as_ref().zip(self.guest.get());
+            let (request, config) = (&self.request, &*self.config);
+            let opening = Opening { request, config, running, prepared, made, folder: folder.clone() };
             let opened = opening.open(lane, evidence.clone()).await;
             let opened = opened.map_err(|failure| kept_logs::keep(lane, &folder, &evidence, failure))?;
             Ok(Box::new(opened) as LaneOf<Self>)
@@ -250,6 +291,8 @@ impl Target for Kind {
 struct KindGround {
     cluster: KindCluster,
     network: String,
+    /// In a cluster of somebody else, of which only what is ours goes.
+    guest: Option<Arc<Guest>>,
     engine: Engine,
     /// These close with the lane.
     watch: NodeWatch,
@@ -268,9 +311,15 @@ impl Ground for KindGround {
 
     fn stop(self) -> LocalBoxFuture<'static, Result<(), Failure>> {
         async move {
-            let Self { cluster, network, engine, watch, admission, ports } = self;
-            drop((watch, admission, ports));
-            let nodes = engine.containers(&format!("network={network}")).await?;
+            let Self { cluster, network, guest, engine, watch, admission, ports } = self;
+            drop((watch, ports));
+            if let Some(guest) = guest {
+                // Until the API server has forgotten it, it is asked about every pod.
+                guest.leave().await?;
+                return Ok(());
+            }
+            drop(admission);
+            let nodes = engine.containers(&[&format!("network={network}")]).await?;
             if !nodes.is_empty() {
                 let words = ["rm", "--force", "--volumes"].into_iter().map(str::to_owned);
                 engine.run(words.chain(nodes)).await?;
@@ -288,6 +337,8 @@ impl Ground for KindGround {
 struct Opening<'a> {
     request: &'a Request,
     config: &'a str,
+    /// The cluster to use, where none is made.
+    running: Option<(&'a RunningKind, &'a Arc<Guest>)>,
     prepared: &'a Prepared,
     made: &'a Made,
     folder: PathBuf,
@@ -295,31 +346,46 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     async fn open(self, lane: usize, evidence: Evidence) -> Result<SystemLane<KindGround>, Failure> {
-        let Self { request, config, prepared, made: Made { engine, ledger, .. }, folder } = self;
+        let Self { request, config, running, prepared, made: Made { engine, ledger, .. }, folder } = self;
         make_folder(&folder)?;
         let limits = request.system.limits.clone();
-        let network = format!("registry-conformance-{}-{lane}", &ledger.run()[..8]);
-        engine.make_network(&network, ledger).await?;
+        let network = match running {
+            Some((running, _)) => running.network.clone(),
+            None => {
+                let own = format!("registry-conformance-{}-{lane}", &ledger.run()[..8]);
+                engine.make_network(&own, ledger).await?;
+                own
+            }
+        };
         let gateway = engine.gateway(&network).await?;
-        let volumes = engine.make_volume(&network, ledger).await?;
         let listener = listen(gateway).await?;
         let proxy = listener.local_addr().tried("binding the doorway")?;
         let authority = Authority::new("registry-conformance test authority").tried("making the test authority")?;
         let trust = folder.join("trust.pem");
         std::fs::write(&trust, authority.pem()).tried(format!("writing {}", trust.display()))?;
 
-        let cluster = KindCluster::make(KindOptions {
-            engine,
-            kind: prepared.tools.path(Tool::Kind).tried("finding kind")?,
-            config,
-            node_image: prepared.node_image.as_deref(),
-            network: &network,
-            volumes: &volumes,
-            proxy,
-            own_images: &prepared.own_images,
-            folder: &folder,
-        })
-        .await?;
+        let kind = prepared.tools.path(Tool::Kind).tried("finding kind")?;
+        let own_images = &prepared.own_images;
+        let cluster = match running {
+            Some((running, _)) => {
+                let options = EnterOptions { engine, kind, own_images, folder: &folder, evidence: &evidence };
+                KindCluster::enter(running, options).await?
+            }
+            None => {
+                KindCluster::make(KindOptions {
+                    engine,
+                    kind,
+                    config,
+                    node_image: prepared.node_image.as_deref(),
+                    network: &network,
+                    volumes: &engine.make_volume(&network, ledger).await?,
+                    proxy,
+                    own_images,
+                    folder: &folder,
+                })
+                .await?
+            }
+        };
         let watch = NodeWatch::start(engine, &cluster.label())?;
         cluster.people.iter().for_each(|person| evidence.secret(&person.token));
         cluster.put(&trust, TRUST).await?;
@@ -329,13 +395,15 @@ impl Opening<'_> {
             no_proxy: kind_cluster::direct(gateway),
             loaded: OWN_REGISTRY.to_owned(),
         };
-        let admission = Admission::open(&client, gateway, &authority, gifts).await?;
-        let (administrator, pool) =
-            cluster.people.split_first().ok_or_else(|| Failure::error("finding users", "the cluster has none"))?;
+        let others = running.iter().flat_map(|(_, guest)| guest.namespaces());
+        let spared: Vec<&str> = OWN_NAMESPACES.into_iter().chain(others).collect();
+        let admission = Admission::open(&client, gateway, &authority, gifts, &spared).await?;
+        let administrator =
+            cluster.people.first().ok_or_else(|| Failure::error("finding users", "the cluster has none"))?;
         let cluster_ca = std::fs::read_to_string(&cluster.authority).tried("reading the cluster's authority")?;
         let identity =
             Identity { server: &cluster.api_server_inside, token: &administrator.token, authority: &cluster_ca };
-        platform_parts::install(&client, &request.data, identity, true, limits.start).await?;
+        platform_parts::install(&client, &request.data, identity, cluster.shares_volumes, limits.start).await?;
         let bundle = format!("{}{}", authority.pem(), platform_parts::authorities(&client).await?);
         std::fs::write(&trust, bundle).tried(format!("writing {}", trust.display()))?;
         cluster.put(&trust, TRUST).await?;
@@ -399,7 +467,7 @@ impl Opening<'_> {
             client: client.clone(),
             kubeconfig: command_kubeconfig,
             api_server: format!("https://{}", cluster.api_server),
-            users: Users::new(administrator.clone(), pool.to_vec()),
+            users: Users::new(cluster.people.clone()),
             doorway,
             authority,
             trust,
@@ -413,10 +481,20 @@ impl Opening<'_> {
             evidence,
             router: Some(router_address),
         };
-        let ground =
-            KindGround { cluster, network, engine: engine.clone(), watch, admission, ports: vec![router, registry] };
+        let guest = running.map(|(_, guest)| guest.clone());
+        let (engine, ports) = (engine.clone(), vec![router, registry]);
+        let ground = KindGround { cluster, network, guest, engine, watch, admission, ports };
         Ok(SystemLane { environment: Arc::new(environment), backends, seams, startup, ground })
     }
+}
+
+/// Looks at a running cluster, which is as it was before if a killed run has changed it.
+async fn visit(name: &str) -> Result<RunningKind, Failure> {
+    let engine = Engine::find().await?;
+    guest::recover_all().await?;
+    let running = RunningKind::demand(&engine, name).await?;
+    guest::refuse_two(&running)?;
+    Ok(running)
 }
 
 /// Listens where pods reach this machine.

@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
-use api::names;
+use api::{names, volumes::ON_NODES};
 use container_image::{Archive, OWN_REGISTRY};
 use futures::{FutureExt as _, future::BoxFuture};
 use harness::{
     environment::{NodeFiles, User},
+    evidence::Evidence,
     failure::{Failure, Tried as _},
 };
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -23,10 +24,10 @@ use kube::{
 use local_cluster::{kubeconfig::Credential, secret_file, user};
 use serde_json::json;
 
-use super::{engine::Engine, kind_config, kind_words, kubeconfig, make_folder};
+use super::{engine::Engine, kind_config, kind_words, kubeconfig, make_folder, people, running_kind::RunningKind};
 
 /// The label by which kind finds the containers of a cluster again (kind source, pkg/cluster/internal/providers/docker).
-const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
+pub(super) const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
 /// How many plain users a cluster has.
 const PLAIN_USERS: usize = 32;
 /// How long kind waits for the nodes to be ready.
@@ -53,6 +54,19 @@ pub(super) struct KindOptions<'a> {
     pub folder: &'a Path,
 }
 
+/// What a running cluster is furnished with.
+pub(super) struct EnterOptions<'a> {
+    pub engine: &'a Engine,
+    /// The kind program.
+    pub kind: &'a Path,
+    /// The images of our components.
+    pub own_images: &'a Archive,
+    /// A folder of the lane's own.
+    pub folder: &'a Path,
+    /// What is told no secrets.
+    pub evidence: &'a Evidence,
+}
+
 /// A cluster that is up.
 pub(super) struct KindCluster {
     pub name: String,
@@ -69,6 +83,8 @@ pub(super) struct KindCluster {
     /// The administrator first.
     pub people: Vec<User>,
     pub nodes: Vec<String>,
+    /// Whether all nodes have the folder [`ON_NODES`] in common.
+    pub shares_volumes: bool,
     engine: Engine,
 }
 
@@ -104,24 +120,44 @@ impl KindCluster {
             .env("NO_PROXY", "127.0.0.1,localhost");
         kind_words::output(&mut command, &tried, &log).await?;
 
-        let cluster = Self::opened(name, options.engine.clone(), &made, options.folder, people).await?;
-        tokio::try_join!(
-            cluster.prepare_nodes(),
-            cluster.load(options.kind, options.own_images, &log),
-        )?;
+        let made = Kubeconfig::read_from(&made).tried(format!("using the kubeconfig of the kind cluster {name}"))?;
+        let people = people.into_iter().map(|person| User { name: person.name, token: person.token }).collect();
+        let cluster = Self::opened(name, options.engine, made, options.folder, people).await?;
+        cluster.furnish(options.kind, options.own_images, &log).await?;
         Ok(cluster)
+    }
+
+    /// Makes what a run needs in a cluster that somebody else has made, and returns when it can be used.
+    ///
+    /// # Errors
+    /// When the cluster refuses something.
+    pub(super) async fn enter(running: &RunningKind, options: EnterOptions<'_>) -> Result<Self, Failure> {
+        let EnterOptions { engine, kind, own_images, folder, evidence } = options;
+        let people = people::make(&running.client, &people::namespace(), None, evidence).await?;
+        let made = running.kubeconfig.clone();
+        let mut cluster = Self::opened(running.name.clone(), engine, made, folder, people).await?;
+        // Only a single node shares a folder with all nodes.
+        if let [node] = &cluster.nodes[..] {
+            engine.run(["exec", node, "mkdir", "-p", ON_NODES]).await?;
+        }
+        cluster.shares_volumes = cluster.nodes.len() == 1;
+        cluster.furnish(kind, own_images, &log(folder)).await?;
+        Ok(cluster)
+    }
+
+    async fn furnish(&self, kind: &Path, own_images: &Archive, log: &Path) -> Result<(), Failure> {
+        tokio::try_join!(self.prepare_nodes(), self.load(kind, own_images, log)).map(drop)
     }
 
     async fn opened(
         name: String,
-        engine: Engine,
-        made: &Path,
+        engine: &Engine,
+        made: Kubeconfig,
         folder: &Path,
-        people: Vec<local_cluster::User>,
+        people: Vec<User>,
     ) -> Result<Self, Failure> {
         let tried = format!("using the kubeconfig of the kind cluster {name}");
-        let read = Kubeconfig::read_from(made).tried(&tried)?;
-        let inner = read.clusters.first().and_then(|named| named.cluster.clone()).unwrap_or_default();
+        let inner = made.clusters.first().and_then(|named| named.cluster.clone()).unwrap_or_default();
         let server = inner.server.unwrap_or_default();
         let api_server = server.trim_start_matches("https://").trim_end_matches('/').parse().tried(&tried)?;
         let data = inner.certificate_authority_data.unwrap_or_default();
@@ -152,9 +188,10 @@ impl KindCluster {
             authority,
             api_server,
             api_server_inside: format!("https://{inside}"),
-            people: people.into_iter().map(|person| User { name: person.name, token: person.token }).collect(),
+            people,
             nodes: nodes.iter().map(|node| node.name_any()).collect(),
-            engine,
+            shares_volumes: true,
+            engine: engine.clone(),
         })
     }
 
@@ -216,13 +253,13 @@ fn log(folder: &Path) -> PathBuf {
 /// When there is one. It is left alone.
 pub(super) async fn refuse_foreign(engine: &Engine, config: &str) -> Result<(), Failure> {
     let name = kind_config::name_of(config)?;
-    let containers = engine.containers(&format!("label={KIND_LABEL}={name}")).await?;
+    let containers = engine.containers(&[&format!("label={KIND_LABEL}={name}")]).await?;
     if containers.is_empty() {
         return Ok(());
     }
     let seen = format!("somebody else has a cluster of that name ({}); it is left alone", containers.join(", "));
     Err(Failure::error(format!("making the kind cluster {name}"), seen).next(format!(
-        "judge what is in it with --target cluster, or remove it with `kind delete cluster --name {name}`, or give another name in kind-config/"
+        "use it with --cluster {name}, or remove it with `kind delete cluster --name {name}`, or give another name in kind-config/"
     )))
 }
 
@@ -255,5 +292,6 @@ pub(super) fn direct(gateway: std::net::IpAddr) -> String {
     format!("127.0.0.1,localhost,{gateway},{host},.svc,.cluster.local,10.0.0.0/8")
 }
 
-/// How long a lane on kind may take to open, from nothing to a system that can be judged.
+/// How long a lane on kind may take to open, from nothing to a system that can be judged, and to be removed.
 pub(super) const OPENED: Duration = Duration::from_secs(300);
+pub(super) const CLOSED: Duration = Duration::from_secs(30);

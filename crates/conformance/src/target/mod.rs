@@ -15,11 +15,10 @@ pub mod embedded;
 pub mod installed;
 pub mod kind;
 
-pub use held::recover_all;
-
 mod admission;
 mod api_certificate;
 mod engine;
+mod guest;
 mod held;
 mod image_files;
 mod kept_logs;
@@ -30,11 +29,13 @@ mod kubeconfig;
 mod manifests;
 mod node_pods;
 mod node_watch;
+mod ours;
 mod people;
 mod platform_parts;
 mod pod_logs;
 mod port_forward;
 mod program;
+mod running_kind;
 mod seams;
 mod startup;
 mod storage;
@@ -55,6 +56,17 @@ const OF_OWN_CLUSTERS: [&str; 11] = [
     "free-role-name",
     "free-claim-name",
 ];
+
+/// Puts back what killed runs have changed in clusters of others, and says of which; what could not be put back, and why,
+/// comes second.
+pub async fn recover_all() -> (Vec<String>, Vec<Failure>) {
+    let (mut clusters, mut failures) = held::recover_all().await;
+    match guest::recover_all().await {
+        Ok(names) => clusters.extend(names.into_iter().map(|name| format!("the kind cluster {name}"))),
+        Err(failure) => failures.push(failure),
+    }
+    (clusters, failures)
+}
 
 /// What to type to look at a lane that was kept.
 fn how_to_look(kubeconfig: &Path, environment: &Environment) -> Vec<String> {

@@ -2,10 +2,10 @@
 //! role. Nobody's password is known there, so the users are service accounts of a namespace of the run's own.
 
 use harness::{
-    environment::{User, Users},
+    environment::User,
     evidence::Evidence,
     failure::{Failure, Tried as _},
-    tenancy::{Journal as _, ObjectName},
+    tenancy::ObjectName,
 };
 use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
@@ -17,43 +17,44 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 
-use super::held::Held;
-
 /// A scenario has one at a time; whoever had a role gives it back before the next turn.
 const USERS: usize = 8;
 /// How long their tokens are good for: longer than any run (Kubernetes documentation, TokenRequest).
 const GOOD_FOR_SECONDS: i64 = 12 * 60 * 60;
 
-/// Makes them. Without a token in the kubeconfig the administrator is a service account, too: a registry takes no
-/// certificates.
+/// A new name for their namespace.
+pub(super) fn namespace() -> String {
+    format!("registry-conformance-{}", &uuid::Uuid::new_v4().simple().to_string()[..8])
+}
+
+/// What [`make`] makes for them; the rest goes with their namespace.
+pub(super) fn objects(namespace: &str) -> [ObjectName; 2] {
+    [ObjectName::of::<Namespace>(None, namespace), ObjectName::of::<ClusterRoleBinding>(None, namespace)]
+}
+
+/// Makes them, the administrator first. Without a token in the kubeconfig the administrator is a service account, too: a
+/// registry takes no certificates.
 ///
 /// # Errors
 /// When the cluster refuses one.
 pub(super) async fn make(
     client: &Client,
-    held: &Held,
+    namespace: &str,
     token: Option<&str>,
     evidence: &Evidence,
-) -> Result<Users, Failure> {
-    let namespace = format!("registry-conformance-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+) -> Result<Vec<User>, Failure> {
     let named = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..Default::default() };
-    held.will_make(ObjectName::of::<Namespace>(None, &namespace));
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let own = Namespace { metadata: named(&namespace), ..Default::default() };
+    let own = Namespace { metadata: named(namespace), ..Default::default() };
     let tried = format!("making the namespace {namespace} for users");
     namespaces.create(&PostParams::default(), &own).await.tried(tried)?;
-    let maker = Maker { accounts: Api::namespaced(client.clone(), &namespace), namespace: &namespace, evidence };
-    let mut pool = Vec::with_capacity(USERS);
-    for number in 1..=USERS {
-        pool.push(maker.user(&format!("user-{number:02}")).await?);
-    }
+    let maker = Maker { accounts: Api::namespaced(client.clone(), namespace), namespace, evidence };
     let administrator = match token {
         Some(token) => User { name: "kubeadmin".to_owned(), token: token.to_owned() },
         None => {
-            held.will_make(ObjectName::of::<ClusterRoleBinding>(None, &namespace));
             let user = maker.user("administrator").await?;
             let binding = ClusterRoleBinding {
-                metadata: named(&namespace),
+                metadata: named(namespace),
                 role_ref: RoleRef {
                     api_group: "rbac.authorization.k8s.io".to_owned(),
                     kind: "ClusterRole".to_owned(),
@@ -62,7 +63,7 @@ pub(super) async fn make(
                 subjects: Some(vec![Subject {
                     kind: "ServiceAccount".to_owned(),
                     name: "administrator".to_owned(),
-                    namespace: Some(namespace.clone()),
+                    namespace: Some(namespace.to_owned()),
                     ..Default::default()
                 }]),
             };
@@ -73,7 +74,11 @@ pub(super) async fn make(
         }
     };
     evidence.secret(&administrator.token);
-    Ok(Users::new(administrator, pool))
+    let mut people = vec![administrator];
+    for number in 1..=USERS {
+        people.push(maker.user(&format!("user-{number:02}")).await?);
+    }
+    Ok(people)
 }
 
 struct Maker<'a> {
