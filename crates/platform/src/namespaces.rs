@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::Error;
 use crate::cache;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, FIELD_MANAGER};
 use crate::router;
 
 /// Ranges start here and have this many ids each, as on OpenShift.
@@ -185,7 +185,10 @@ fn annotations(block: u64) -> BTreeMap<&'static str, String> {
 }
 
 fn service_account(namespace: &str, name: &str) -> ServiceAccount {
-    let metadata = ObjectMeta { name: Some(name.into()), namespace: Some(namespace.into()), ..ObjectMeta::default() };
+    // An object without a field has no manager either, and nobody could tell who made it.
+    let labels = BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned())]);
+    let (name, namespace) = (Some(name.into()), Some(namespace.into()));
+    let metadata = ObjectMeta { name, namespace, labels: Some(labels), ..ObjectMeta::default() };
     ServiceAccount { metadata, ..ServiceAccount::default() }
 }
 

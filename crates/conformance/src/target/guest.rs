@@ -39,6 +39,8 @@ const KEPT: &str = "/var/lib/registry-conformance";
 /// Folders of a node, below its root, into which a run writes.
 const FOLDERS: &str =
     "etc/containers etc/docker etc/containerd/certs.d etc/registry-conformance var/registry-conformance";
+/// Lists the images that a node's kubelet knows.
+const IMAGES: &str = "ctr --namespace k8s.io images ls";
 /// How the names of the files end.
 const SUFFIX: &str = "json";
 
@@ -174,24 +176,26 @@ fn holds_up(made: &Made) -> bool {
 /// The script that keeps what a node has. What an earlier run kept and could not put back is older, and stays.
 fn keep() -> String {
     format!(
-        "set -e; [ ! -e {KEPT}/complete ] || exit 0; rm -rf {KEPT}; mkdir -p {KEPT}; cd /
-        for folder in {FOLDERS}; do [ ! -e $folder ] || cp --archive --parents $folder {KEPT}; done; touch {KEPT}/complete"
+        "set -e; [ ! -e {KEPT}/images ] || exit 0; rm -rf {KEPT}; mkdir -p {KEPT}; cd /
+        for folder in {FOLDERS}; do [ ! -e $folder ] || cp --archive --parents $folder {KEPT}; done
+        {IMAGES} --quiet > {KEPT}/names; mv {KEPT}/names {KEPT}/images"
     )
 }
 
-/// The script that puts it back and removes our images.
+/// The script that puts it back, and removes our images by every name that containerd has given them.
 fn put_back() -> String {
     format!(
-        "set -e; cd /
-        if [ -e {KEPT}/complete ]; then
-            for folder in {FOLDERS}; do
-                rm -rf $folder; [ ! -e {KEPT}/$folder ] || cp --archive {KEPT}/$folder $folder
-            done
-            rm -rf {KEPT}
-        fi
-        for image in $(ctr --namespace k8s.io images ls --quiet); do
-            case $image in {OWN_REGISTRY}/*) ctr --namespace k8s.io images rm $image;; esac
-        done"
+        "set -e; [ -e {KEPT}/images ] || exit 0; cd /
+        for folder in {FOLDERS}; do
+            rm -rf $folder; [ ! -e {KEPT}/$folder ] || cp --archive {KEPT}/$folder $folder
+        done
+        {IMAGES} | while read -r name type digest rest; do
+            grep --quiet --line-regexp --fixed-strings \"$name\" {KEPT}/images || echo \"$name $digest\"
+        done > {KEPT}/new
+        grep '^{OWN_REGISTRY}/' {KEPT}/new | while read -r name ours; do
+            while read -r name digest; do [ $digest != $ours ] || echo $name; done < {KEPT}/new
+        done | sort --unique | xargs --no-run-if-empty ctr --namespace k8s.io images rm
+        rm -rf {KEPT}"
     )
 }
 

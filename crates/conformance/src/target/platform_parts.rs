@@ -57,7 +57,8 @@ pub(super) async fn install(
 ) -> Result<(), Failure> {
     let parameters = PatchParams::apply("registry-conformance").force();
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": {LABEL.0: LABEL.1}}});
     let tried = "making the namespace of the platform parts";
     namespaces.patch(NAMESPACE, &parameters, &Patch::Apply(&namespace)).await.tried(tried)?;
     let secret = json!({
