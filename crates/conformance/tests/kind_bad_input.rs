@@ -173,7 +173,7 @@ fn text(output: &Output) -> String {
 fn refused(output: &Output, expected: &[&str]) {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{}", text(output));
-    assert_eq!(error.matches("error: ").count(), 1, "{error}");
+    assert_eq!(error.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{error}");
     for expected in expected {
         assert!(error.contains(expected), "{expected:?} is missing in {error}");
     }
@@ -214,7 +214,7 @@ fn with_an_engine(#[case] cases: &str, #[case] expected: &str) {
 #[test]
 fn with_a_cluster_of_that_name_that_somebody_else_made() {
     let machine = Machine::new();
-    machine.engine(&format!("\"ps --all --filter {LABEL} \"*) echo theirs-control-plane;;"));
+    machine.engine(&format!("*\"--filter {LABEL}\"*) echo theirs-control-plane;;"));
     let output = machine.run(&[]);
     refused(&output, &["somebody else has a cluster of that name (theirs-control-plane)", "it is left alone"]);
     let asked = machine.asked();
@@ -249,13 +249,35 @@ fn with_an_archive_that_is_gone() {
     refused(&machine.run(&["--images", "images"]), &["images/one.tar", "No such file"]);
 }
 
-/// It would be a run in a cluster that is made and removed, where one was asked for that stays.
-#[test]
-fn with_a_running_cluster_to_use() {
+/// Answers of an engine that has the cluster `mine`, of two nodes, of which these run.
+fn mine(running: &str) -> String {
+    format!(
+        "*cluster=mine*status=running*) echo '{running}';;
+        *cluster=mine*role=control-plane*) echo mine-1;;
+        *cluster=mine*role=worker*) echo mine-2;;
+        *cluster=mine*role=external*) ;;
+        *cluster=mine*) echo 'mine-1\nmine-2';;
+        'port mine-1 6443/tcp') echo 127.0.0.1:9;;
+        'exec mine-1 cat /etc/kubernetes/admin.conf') echo '{{\"apiVersion\": \"v1\", \"clusters\": [{{\"name\": \"c\", \"cluster\": {{}}}}], \"contexts\": [{{\"name\": \"c\", \"context\": {{\"cluster\": \"c\", \"user\": \"u\"}}}}], \"users\": [{{\"name\": \"u\", \"user\": {{}}}}], \"current-context\": \"c\"}}';;
+        inspect*) echo kind;;"
+    )
+}
+
+#[rstest]
+#[case::that_nobody_made("*.Label*) echo 'yours\nyours\nhers';;", &[], "it has hers, yours")]
+#[case::where_there_is_none("", &[], "the engine has no kind cluster at all")]
+#[case::of_which_a_node_stands_still(&mine("mine-1"), &[], "its container mine-2 does not run")]
+#[case::that_does_not_answer(&mine("mine-1\nmine-2"), &[], "its API server says: ")]
+#[case::and_another_to_make("", &["--kind-config", "default"], "--kind-config says how a cluster is made")]
+fn with_a_running_cluster(#[case] engine: &str, #[case] more: &[&str], #[case] expected: &str) {
     let machine = Machine::new();
-    let output = machine.run(&["--cluster", "mine"]);
-    refused(&output, &["using the running kind cluster mine", "--target cluster"]);
-    assert_eq!(machine.asked(), "", "nothing was begun");
+    machine.engine(engine);
+    let output = machine.run(&[&["--cluster", "mine"], more].concat());
+    refused(&output, &["using the running kind cluster mine", expected]);
+    let asked = machine.asked();
+    for word in ["network create", " rm ", "exec mine-1 sh", "load", "kind "] {
+        assert!(!asked.contains(word), "{word:?} was asked for: {asked}");
+    }
 }
 
 /// A storage product whose image is not in the folder is a capability that is not there, told beforehand.

@@ -69,10 +69,9 @@ impl Guest {
     /// Writes down what the cluster holds; from here on it may be changed.
     ///
     /// # Errors
-    /// When there is a registry system or another run in it, or it cannot be written down.
+    /// When it cannot be written down; nothing may then be changed.
     pub(super) async fn enter(engine: &Engine, running: &RunningKind) -> Result<Self, Failure> {
         let tried = format!("writing down what the kind cluster {} holds", running.name);
-        refuse_system(running).await?;
         let owner = ProcessIdentity::of(std::process::id());
         let owner = owner.ok_or_else(|| Failure::error(&tried, "this process is not in /proc"))?;
         let record = Record {
@@ -213,7 +212,10 @@ async fn now(client: &Client) -> Result<Timestamp, Failure> {
 }
 
 /// What the system is made of belongs to one owner; a second one would fight with the first.
-async fn refuse_system(running: &RunningKind) -> Result<(), Failure> {
+///
+/// # Errors
+/// When something of a registry system is there.
+pub(super) async fn refuse_system(running: &RunningKind) -> Result<(), Failure> {
     let tried = format!("installing a registry system in the kind cluster {}", running.name);
     let refused = |seen: String| {
         let next = "judge what is there with --target cluster --system installed, or use a cluster without one";

@@ -494,6 +494,7 @@ async fn visit(name: &str) -> Result<RunningKind, Failure> {
     guest::recover_all().await?;
     let running = RunningKind::demand(&engine, name).await?;
     guest::refuse_two(&running)?;
+    guest::refuse_system(&running).await?;
     Ok(running)
 }
 
