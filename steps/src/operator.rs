@@ -95,7 +95,8 @@ impl World {
         self.service_follows().await
     }
 
-    /// Waits until the registry's Service leads to exactly the pods that are ready: it follows them a moment later.
+    /// Waits until the registry's Service leads to exactly the pods that are ready: it follows them a moment later, and the
+    /// nodes, which lead pods by its address, another moment after that.
     pub(crate) async fn service_follows(&self) -> Step {
         let pods: Api<Pod> = self.in_registry_namespace();
         let labels = ListParams::default().labels(&registry_pods());
@@ -108,7 +109,11 @@ impl World {
             let mut ready: Vec<_> = pods.iter().filter(|pod| is_serving(pod)).filter_map(address).collect();
             ready.sort();
             let led_to = self.env.doorway.endpoints(names::REGISTRY_NAMESPACE, names::REGISTRY);
-            Check::when(!ready.is_empty() && ready == led_to, || format!("ready: {ready:?}, led to: {led_to:?}"))
+            if ready.is_empty() || ready != led_to {
+                return Check::NotYet(format!("ready: {ready:?}, led to: {led_to:?}"));
+            }
+            let lag = self.env.doorway.lag(names::REGISTRY_NAMESPACE, names::REGISTRY).await;
+            lag.map_or(Check::Met(()), Check::NotYet)
         })
         .await
     }

@@ -43,6 +43,24 @@ pub trait Reach: Send + Sync {
     fn knows(&self, pod: Ipv4Addr) -> bool;
     /// Opens a connection to a pod's port.
     fn connect(&self, pod: Ipv4Addr, port: u16) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
+
+    /// What keeps pods themselves from reaching a Service's pods by its address, though the API server says that it leads
+    /// there; nothing where nobody can tell.
+    fn lag<'a>(&'a self, service: &'a Led) -> BoxFuture<'a, Option<String>> {
+        let _ = service;
+        Box::pin(std::future::ready(None))
+    }
+}
+
+/// A Service and where it leads, as the API server says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Led {
+    pub namespace: String,
+    pub name: String,
+    /// Its own address.
+    pub address: String,
+    /// The addresses of the pods that are ready, in order.
+    pub pods: Vec<String>,
 }
 
 /// Reaches pods of the embedded target, whose processes listen on a loopback address that follows from the pod's.
@@ -166,6 +184,17 @@ impl Doorway {
         let mut addresses: Vec<_> = ready.flat_map(|endpoint| endpoint.addresses.iter().cloned()).collect();
         addresses.sort();
         addresses
+    }
+
+    /// What keeps pods themselves from reaching a Service by its address; nothing when all nodes lead them there, or where
+    /// nobody can tell.
+    pub async fn lag(&self, namespace: &str, service: &str) -> Option<String> {
+        let found = self.table.services.get(&ObjectRef::new(service).within(namespace));
+        let Some(address) = found.and_then(|found| found.spec.as_ref()?.cluster_ip.clone()) else {
+            return Some(format!("the Service {namespace}/{service} has no address"));
+        };
+        let (pods, namespace, name) = (self.endpoints(namespace, service), namespace.to_owned(), service.to_owned());
+        self.table.reach.lag(&Led { namespace, name, address, pods }).await
     }
 
     /// Where a name leads now, for messages and for proxies that stand behind a seam.

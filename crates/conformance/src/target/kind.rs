@@ -38,6 +38,7 @@ use super::{
     kept_logs,
     kind_cluster::{self, EnterOptions, KindCluster, KindOptions},
     kind_config, kind_words, make_folder, manifests,
+    node_rules::ByRules,
     node_watch::NodeWatch,
     platform_parts::{self, Identity},
     pod_logs::PodLogs,
@@ -421,7 +422,8 @@ impl Opening<'_> {
         }))
         .await
         .tried("leading a port to the router")?;
-        let doorway = Doorway::open(listener, client.clone(), reach, Some(router.address()))
+        let reach = ByRules::new(reach, engine.clone(), cluster.nodes.clone());
+        let doorway = Doorway::open(listener, client.clone(), Arc::new(reach), Some(router.address()))
             .await
             .tried("opening the doorway")?;
         doorway.record_in(evidence.clone());

@@ -28,6 +28,7 @@ mod kind_words;
 mod kubeconfig;
 mod manifests;
 mod node_pods;
+mod node_rules;
 mod node_watch;
 mod ours;
 mod people;
