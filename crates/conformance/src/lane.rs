@@ -66,6 +66,12 @@ pub type LaneOf<T> = Box<dyn Lane<<T as Target>::World>>;
 
 /// One environment in which scenarios run one after the other.
 pub trait Lane<W> {
+    /// Told of the needs (`backend-s3`) of scenarios that will run, so that what takes its time can be got ready beside
+    /// those before them.
+    fn expect(&self, needs: &BTreeSet<String>) {
+        let _ = needs;
+    }
+
     /// The World of a scenario. It owns nothing that outlives it but what [`Lane::after`] removes.
     fn world<'a>(&'a self, scenario: &'a Scenario) -> LocalBoxFuture<'a, Result<W, Failure>>;
 

@@ -215,6 +215,8 @@ async fn work<T: Target>(
         }
         evidence.record(What::FaultOn);
     }
+    let parsed = job.scenarios.iter().filter_map(|id| runner.features.get(id));
+    lane.expect(&parsed.flat_map(|parsed| parsed.scenario.needs().map(str::to_owned)).collect());
     let session = Session {
         lane,
         collection: &runner.collection,

@@ -2,6 +2,7 @@
 //! message that says why, and what comes after them still runs.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -56,6 +57,8 @@ enum Cleanup {
 struct Shared {
     /// Calls of the hook, in order.
     cleaned: Mutex<Vec<String>>,
+    /// What lanes were told to expect.
+    expected: Mutex<Vec<Vec<String>>>,
     opened: AtomicUsize,
     closed: AtomicUsize,
     /// The ground of the lanes has gone.
@@ -211,6 +214,10 @@ impl Target for TestTarget {
 }
 
 impl Lane<World> for TestLane {
+    fn expect(&self, needs: &BTreeSet<String>) {
+        self.shared.expected.lock().unwrap().push(needs.iter().cloned().collect());
+    }
+
     fn world<'a>(&'a self, _: &'a Scenario) -> LocalBoxFuture<'a, Result<World, Failure>> {
         async move {
             if self.opens == Opens::WithoutWorld {
@@ -306,7 +313,7 @@ fn made(lanes: &[&[&str]], opens: Opens) -> Made {
     let mut text = String::from("Feature: Bad things\n");
     for (lane, scenarios) in lanes.iter().enumerate() {
         for (at, steps) in scenarios.iter().enumerate() {
-            text.push_str(&format!("\n  @OPR-TEST\n  Scenario: lane {lane} scenario {at}\n"));
+            text.push_str(&format!("\n  @OPR-TEST @backend-{lane}\n  Scenario: lane {lane} scenario {at}\n"));
             for step in steps.split("; ") {
                 text.push_str(&format!("    {step}\n"));
             }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -14,6 +14,7 @@ use harness::failure::Failure;
 use harness::storage::{Secret, StorageEndpoint};
 use local_cluster::{Ledger, Tool, Tools, npm};
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 use crate::reach::{self, file};
 use crate::s3_view::S3View;
@@ -120,8 +121,16 @@ impl Preferred {
 #[derive(Debug)]
 pub struct StorageBackends {
     options: StorageOptions,
-    backends: BTreeMap<String, Backend>,
-    running: Mutex<BTreeMap<String, Running>>,
+    products: BTreeMap<String, Product>,
+    /// What starts products ahead of time; it ends with this.
+    ahead: std::sync::Mutex<JoinSet<()>>,
+}
+
+/// A product, which runs or not.
+#[derive(Debug)]
+struct Product {
+    backend: Backend,
+    running: Mutex<Option<Running>>,
 }
 
 #[derive(Debug)]
@@ -151,10 +160,31 @@ impl StorageBackends {
     /// # Errors
     /// [`Error::Data`], [`Error::Meaning`] with file and line.
     pub fn new(options: StorageOptions) -> Result<StorageBackends, Error> {
-        let backends =
-            options.files.iter().map(|file| Backend::read(file).map(|backend| (backend.name.clone(), backend)));
-        let backends = backends.collect::<Result<_, Error>>()?;
-        Ok(StorageBackends { options, backends, running: Mutex::default() })
+        let products = options.files.iter().map(|file| {
+            let backend = Backend::read(file)?;
+            Ok((backend.name.clone(), Product { backend, running: Mutex::default() }))
+        });
+        let products = products.collect::<Result<_, Error>>()?;
+        Ok(StorageBackends { options, products, ahead: std::sync::Mutex::default() })
+    }
+
+    /// Starts one after the other what will be asked for and takes its time, so that it is there by then. What fails is
+    /// tried again, and told, when it is asked for.
+    pub fn expect(self: &Arc<Self>, kinds: impl IntoIterator<Item = String>) {
+        let names = kinds.into_iter().map(|kind| self.options.preferred.of_kind(&kind));
+        let is_slow = |name: &String| {
+            self.products.get(name).is_some_and(|product| matches!(product.backend.run(), Run::Container(_)))
+        };
+        let names: Vec<_> = names.filter(is_slow).collect();
+        let backends = Arc::downgrade(self);
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
+            for name in names {
+                let Some(backends) = backends.upgrade() else { return };
+                if let Err(error) = backends.endpoint(&name).await {
+                    tracing::debug!(name, %error, "starting a storage product ahead of time failed");
+                }
+            }
+        });
     }
 
     /// The endpoint of a backend, named or meant by its kind, which is started if it does not run yet.
@@ -163,19 +193,17 @@ impl StorageBackends {
     /// [`Error::Unknown`] with the known names, [`Error::NoContainers`], and whatever keeps it from starting.
     pub async fn endpoint(&self, asked: &str) -> Result<StorageEndpoint, Error> {
         let meant = self.options.preferred.of_kind(asked);
-        let name = if self.backends.contains_key(asked) { asked } else { &meant };
-        let mut running = self.running.lock().await;
-        if let Some(running) = running.get(name) {
-            return Ok(running.endpoint().clone());
-        }
-        let backend = self.backends.get(name).ok_or_else(|| Error::Unknown {
+        let product = self.products.get(asked).or_else(|| self.products.get(&meant));
+        let Product { backend, running } = product.ok_or_else(|| Error::Unknown {
             name: asked.to_owned(),
-            known: self.backends.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+            known: self.products.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
         })?;
-        let started = self.start(backend).await?;
-        let endpoint = started.endpoint().clone();
-        running.insert(name.to_owned(), started);
-        Ok(endpoint)
+        let mut running = running.lock().await;
+        let running = match &mut *running {
+            Some(running) => running,
+            none => none.insert(self.start(backend).await?),
+        };
+        Ok(running.endpoint().clone())
     }
 
     async fn start(&self, backend: &Backend) -> Result<Running, Error> {
@@ -223,8 +251,10 @@ impl StorageBackends {
     /// # Errors
     /// The first failure; the rest is ended all the same.
     pub async fn close(&self, grace: Duration) -> Result<(), Error> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         let mut outcome = Ok(());
-        for (_, running) in std::mem::take(&mut *self.running.lock().await) {
+        for product in self.products.values() {
+            let Some(running) = product.running.lock().await.take() else { continue };
             let ended = match running {
                 Running::S3(process) => process.stop(grace).await.map(drop),
                 Running::Gcs(process) => process.stop(grace).await.map(drop),
