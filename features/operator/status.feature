@@ -5,7 +5,8 @@ Feature: What the operator says about the registry
   @OPR-CLUSTEROPERATOR-STATUS @needs-managed-registry @kind-smoke
   Scenario: The cluster operator shows a working registry
     Given the registry is Managed
-    When the administrator runs
+    When the ClusterOperator has followed
+    And the administrator runs
       """
       oc get clusteroperator image-registry
       """

@@ -371,6 +371,12 @@ async fn cluster_operator_settled(world: &mut World) -> Step {
     world.cluster_operator(&[("Progressing", "False")], Some(("Available", "StorageNotConfigured"))).await
 }
 
+#[when("the ClusterOperator has followed")]
+async fn cluster_operator_followed(world: &mut World) -> Step {
+    // The operator tells its own configuration first.
+    world.cluster_operator(&[("Progressing", "False")], Some(("Available", "Ready"))).await
+}
+
 #[when(expr = "the administrator creates a second registry configuration named {string}")]
 async fn second_configuration(world: &mut World, name: String) -> Step {
     world.will_make::<Config>(None, &name);
