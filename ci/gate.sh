@@ -108,6 +108,41 @@ nothing_left() {
     [ -z "$left" ] || { echo "left behind: $left" >&2; return 1; }
 }
 
+# What a cluster of somebody's holds: the names of all objects, what nodes say of themselves, their files and images.
+held() {
+    docker exec "$1-control-plane" sh -c '
+        export KUBECONFIG=/etc/kubernetes/admin.conf
+        for kind in $(kubectl api-resources --verbs=list --output=name | grep -Ev "^(events|leases|componentstatuses)"); do
+            kubectl get "$kind" --all-namespaces --no-headers --output=custom-columns=:.kind,:.metadata.namespace,:.metadata.name
+        done 2> /dev/null | sort
+        kubectl get nodes,namespaces --output=jsonpath="{range .items[*]}{.metadata.labels}{.metadata.annotations}{.spec}{\"\n\"}{end}"
+        find /etc/containers /etc/docker /etc/containerd /etc/registry-conformance /var/lib/registry-conformance 2> /dev/null | sort
+        ctr --namespace k8s.io images ls --quiet | sort'
+}
+
+# A cluster that is there is used, and is as it was before: also by a run that is killed in the middle, and cleared after.
+as_it_was() {
+    local name=somebody image kubeconfig before killed
+    kubeconfig="$results/somebody.kubeconfig"
+    image="$(sed -n 's/.*\(registry-conformance.local\/kind-node:[a-z0-9.-]*\).*/\1/p' "$cache/ci-images/images.yaml" | head -n 1)"
+    docker load --quiet --input "$(ls "$cache"/ci-images/kind-node-*.tar)"
+    "$("$air_gap" kind)" create cluster --quiet --name "$name" --image "$image" --config kind-config/single.yaml \
+        --kubeconfig "$kubeconfig" --wait 120s
+    before="$(held "$name")"
+    "$conformance" run --target kind --cluster "$name" --images "$cache/ci-images" --out "$results/guest" \
+        --select 'STO-PVC-CLAIM-BLANK or features/storage/s3.feature:6'
+    diff <(echo "$before") <(held "$name") || return 1
+    "$conformance" run --target kind --cluster "$name" --images "$cache/ci-images" --out "$results/guest" \
+        --select '@operator' > "$results/killed" 2>&1 &
+    killed=$!
+    until grep -q ' pass ' "$results/killed"; do kill -0 "$killed" && sleep 0.2 || return 1; done
+    kill -9 "$killed"
+    "$conformance" cluster gc
+    diff <(echo "$before") <(held "$name") || return 1
+    "$("$air_gap" kind)" delete cluster --quiet --name "$name" --kubeconfig "$kubeconfig"
+    comm -13 <(echo "$images_before") <(own_images) | xargs --no-run-if-empty docker image rm --force > /dev/null
+}
+
 # Beside archives nothing is pulled, by whatever part of a run.
 nothing_pulled() {
     local pulled
@@ -134,6 +169,7 @@ if [ -z "$reason" ]; then
     gate kind-faults "$conformance" prove "${on_kind[@]}" --collateral none "${kind_faults[@]/#/--fault=}" --out "$results/faults"
     gate embedded "$conformance" run --select @kind-smoke --out "$results/embedded"
     gate same-verdicts "$conformance" compare --all "$results/embedded/latest" "$results/kind/latest"
+    gate as-it-was as_it_was
     gate nothing-left nothing_left
     gate nothing-pulled nothing_pulled
 else
