@@ -2,7 +2,7 @@
 Feature: What the image pruner prunes
   OpenShift 4.4 and 4.6 registry documentation, section 2.1.
 
-  @PRN-FLAG-MANAGED
+  @PRN-FLAG-MANAGED @kind-smoke
   Scenario: While Managed the pruner also prunes the registry
     Given the registry is Managed with emptyDir storage
     Then the image pruner is started with "--prune-registry=true"
@@ -12,7 +12,7 @@ Feature: What the image pruner prunes
     Then the image "unused" is gone from the image API
     And the blobs of the image "unused" are gone from the registry
 
-  @PRN-FLAG-REMOVED @backend-s3 @kind-smoke
+  @PRN-FLAG-REMOVED @backend-s3
   Scenario: While Removed the pruner prunes only metadata
     Given the registry is Managed with S3 storage
     And the pruner keeps no image for its age
