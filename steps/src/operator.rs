@@ -9,9 +9,11 @@ use api::{
     names,
 };
 use cucumber::{given, then, when};
+use futures::{FutureExt as _, future};
 use harness::{
     environment::Environment,
     failure::{Failure, Step, Tried},
+    tenancy::Tenancy,
     wait::{Check, answers, wait},
 };
 use k8s_openapi::api::{
@@ -130,7 +132,7 @@ impl World {
                 other => drop(other.tried("deleting the registry configuration")?),
             }
         }
-        wait("the operator to bootstrap a registry configuration", self.env.limits.rollout)
+        let bootstrapped = wait("the operator to bootstrap a registry configuration", self.env.limits.rollout)
             .of("operator")
             .object(&configs, names::CLUSTER, |config: Option<&Config>| {
                 let Some(config) = config else { return Check::NotYet("no configuration".to_owned()) };
@@ -140,9 +142,35 @@ impl World {
                 Check::when(config.metadata.uid != old && known && observed.is_some(), || {
                     format!("uid {:?}, {}", config.metadata.uid, told(conditions))
                 })
-            })
-            .await?;
+            });
+        // They would keep the operator waiting for as long as they take to end.
+        tokio::select! {
+            outcome = bootstrapped => outcome?,
+            () = self.end_leaving_pods().then(|()| future::pending::<()>()) => {}
+        }
         self.no_deployment().await
+    }
+
+    /// Takes registry pods away at once when all of them are about to end, in a cluster of the run's own: what they would
+    /// still do is nothing to a fresh cluster.
+    async fn end_leaving_pods(&self) {
+        if !matches!(self.env.tenancy, Tenancy::Own) {
+            return;
+        }
+        let pods: Api<Pod> = self.in_registry_namespace();
+        let leaving = wait("the registry's pods to be about to end", self.env.limits.rollout)
+            .objects(&pods, &registry_pods(), |pods: &[&Pod]| {
+                match pods.iter().all(|pod| pod.metadata.deletion_timestamp.is_some()) {
+                    true => Check::Met(pods.iter().map(|pod| pod.name_any()).collect::<Vec<_>>()),
+                    false => Check::NotYet("some stay".to_owned()),
+                }
+            })
+            .await;
+        let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        for name in leaving.unwrap_or_default() {
+            // Gone by itself is as good, and what keeps it is told by who waits for the operator.
+            let _ = pods.delete(&name, &at_once).await;
+        }
     }
 
     /// Removes Services of the registry's port that no operator would miss: a fault can have made them.
