@@ -20,6 +20,7 @@ mod api_certificate;
 mod engine;
 mod guest;
 mod held;
+mod holding;
 mod image_files;
 mod kept_logs;
 mod kind_cluster;
