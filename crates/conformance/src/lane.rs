@@ -57,8 +57,14 @@ pub trait Target: Send + Sync + 'static {
     fn prepare<'a>(&'a self, progress: &'a dyn Fn(&str)) -> LocalBoxFuture<'a, Result<(), Failure>>;
 
     /// Starts the environment of a lane, numbered from 1, and the system in it. It is called on the lane's own thread,
-    /// which lives until the lane is closed. The limit is [`Target::start_limit`].
-    fn open(&self, lane: usize, evidence: Evidence) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>>;
+    /// which lives until the lane is closed. The limit is [`Target::start_limit`]. `needs` (`backend-s3`) are those of the
+    /// scenarios that will run in it first: what takes its time can be got ready ahead.
+    fn open(
+        &self,
+        lane: usize,
+        needs: BTreeSet<String>,
+        evidence: Evidence,
+    ) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>>;
 }
 
 /// An opened lane of a target.
@@ -66,12 +72,6 @@ pub type LaneOf<T> = Box<dyn Lane<<T as Target>::World>>;
 
 /// One environment in which scenarios run one after the other.
 pub trait Lane<W> {
-    /// Told of the needs (`backend-s3`) of scenarios that will run, so that what takes its time can be got ready beside
-    /// those before them.
-    fn expect(&self, needs: &BTreeSet<String>) {
-        let _ = needs;
-    }
-
     /// The World of a scenario. It owns nothing that outlives it but what [`Lane::after`] removes.
     fn world<'a>(&'a self, scenario: &'a Scenario) -> LocalBoxFuture<'a, Result<W, Failure>>;
 

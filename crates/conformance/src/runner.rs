@@ -141,7 +141,7 @@ async fn lane<T: Target>(runner: &Runner<T>, index: usize) -> LaneEnd {
     while let Some(job) = runner.next_job(index) {
         let lane = match opened.take() {
             Some(lane) => lane,
-            None => match open(runner, number, &evidence).await {
+            None => match open(runner, number, &job, &evidence).await {
                 Ok(lane) => lane,
                 // Nothing was begun; what was asked for is reported as not run, with the reason for the stop.
                 Err(_) if runner.stop.reason().is_some() => return LaneEnd::Cut,
@@ -175,7 +175,14 @@ async fn lane<T: Target>(runner: &Runner<T>, index: usize) -> LaneEnd {
     if left || runner.stop.reason().is_some() { LaneEnd::Cut } else { LaneEnd::Done }
 }
 
-async fn open<T: Target>(runner: &Runner<T>, number: usize, evidence: &Evidence) -> Result<LaneOf<T>, Failure> {
+async fn open<T: Target>(
+    runner: &Runner<T>,
+    number: usize,
+    job: &Job,
+    evidence: &Evidence,
+) -> Result<LaneOf<T>, Failure> {
+    let first = job.scenarios.iter().filter_map(|id| runner.features.get(id));
+    let needs = first.flat_map(|parsed| parsed.scenario.needs().map(str::to_owned)).collect();
     evidence.record(What::LaneOpening);
     let began = Instant::now();
     let start = runner.target.start_limit(&runner.limits);
@@ -184,7 +191,7 @@ async fn open<T: Target>(runner: &Runner<T>, number: usize, evidence: &Evidence)
         () = runner.stop.asked() => {
             return Err(Failure::error(format!("starting lane {number}"), runner.stop.reason().unwrap_or_default()));
         }
-        opened = tokio::time::timeout(start, runner.target.open(number, evidence.clone())) => opened,
+        opened = tokio::time::timeout(start, runner.target.open(number, needs, evidence.clone())) => opened,
     };
     let lane = opened.map_err(|_| {
         let start = limit::text(start);
@@ -215,8 +222,6 @@ async fn work<T: Target>(
         }
         evidence.record(What::FaultOn);
     }
-    let parsed = job.scenarios.iter().filter_map(|id| runner.features.get(id));
-    lane.expect(&parsed.flat_map(|parsed| parsed.scenario.needs().map(str::to_owned)).collect());
     let session = Session {
         lane,
         collection: &runner.collection,

@@ -57,7 +57,7 @@ enum Cleanup {
 struct Shared {
     /// Calls of the hook, in order.
     cleaned: Mutex<Vec<String>>,
-    /// What lanes were told to expect.
+    /// What lanes were told as they were opened.
     expected: Mutex<Vec<Vec<String>>>,
     opened: AtomicUsize,
     closed: AtomicUsize,
@@ -199,7 +199,13 @@ impl Target for TestTarget {
         async { Ok(()) }.boxed_local()
     }
 
-    fn open(&self, _: usize, _: Evidence) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
+    fn open(
+        &self,
+        _: usize,
+        needs: BTreeSet<String>,
+        _: Evidence,
+    ) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
+        self.shared.expected.lock().unwrap().push(needs.into_iter().collect());
         async move {
             match self.opens {
                 Opens::Fails => return Err(Failure::error("starting etcd", "port 2379 is in use")),
@@ -214,10 +220,6 @@ impl Target for TestTarget {
 }
 
 impl Lane<World> for TestLane {
-    fn expect(&self, needs: &BTreeSet<String>) {
-        self.shared.expected.lock().unwrap().push(needs.iter().cloned().collect());
-    }
-
     fn world<'a>(&'a self, _: &'a Scenario) -> LocalBoxFuture<'a, Result<World, Failure>> {
         async move {
             if self.opens == Opens::WithoutWorld {

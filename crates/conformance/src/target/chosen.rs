@@ -88,7 +88,12 @@ impl Target for Chosen {
         self.any().prepare(progress)
     }
 
-    fn open(&self, lane: usize, evidence: Evidence) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
-        self.any().open(lane, evidence)
+    fn open(
+        &self,
+        lane: usize,
+        needs: BTreeSet<String>,
+        evidence: Evidence,
+    ) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
+        self.any().open(lane, needs, evidence)
     }
 }

@@ -127,7 +127,12 @@ impl Target for Embedded {
         .boxed_local()
     }
 
-    fn open(&self, lane: usize, evidence: Evidence) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
+    fn open(
+        &self,
+        lane: usize,
+        _: BTreeSet<String>,
+        evidence: Evidence,
+    ) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
         async move {
             let tools =
                 self.tools.get().ok_or_else(|| Failure::error("opening a lane", "the target is not prepared"))?;

@@ -1,7 +1,7 @@
 //! The cluster target: whatever a cluster that was there before has is judged, and nothing is installed in it. What it
 //! holds is saved before the first scenario and put back after each that changed it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use api::names;
 use futures::{FutureExt as _, future::LocalBoxFuture};
@@ -108,7 +108,12 @@ impl Target for Installed {
         .boxed_local()
     }
 
-    fn open(&self, lane: usize, evidence: Evidence) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
+    fn open(
+        &self,
+        lane: usize,
+        _: BTreeSet<String>,
+        evidence: Evidence,
+    ) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
         async move {
             let opened = InstalledLane::open(self, lane, evidence).await?;
             Ok(Box::new(opened) as LaneOf<Self>)

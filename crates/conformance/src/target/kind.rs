@@ -271,7 +271,12 @@ impl Target for Kind {
         .boxed_local()
     }
 
-    fn open(&self, lane: usize, evidence: Evidence) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
+    fn open(
+        &self,
+        lane: usize,
+        needs: BTreeSet<String>,
+        evidence: Evidence,
+    ) -> LocalBoxFuture<'_, Result<LaneOf<Self>, Failure>> {
         async move {
             let unprepared = || Failure::error("opening a lane", "the target is not prepared");
             let prepared = self.prepared.get().ok_or_else(unprepared)?;
@@ -280,7 +285,7 @@ impl Target for Kind {
             let running = self.running.as_ref().zip(self.guest.get());
             let (request, config) = (&self.request, &*self.config);
             let opening = Opening { request, config, running, prepared, made, folder: folder.clone() };
-            let opened = opening.open(lane, evidence.clone()).await;
+            let opened = opening.open(lane, &needs, evidence.clone()).await;
             let opened = opened.map_err(|failure| kept_logs::keep(lane, &folder, &evidence, failure))?;
             Ok(Box::new(opened) as LaneOf<Self>)
         }
@@ -346,7 +351,12 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    async fn open(self, lane: usize, evidence: Evidence) -> Result<SystemLane<KindGround>, Failure> {
+    async fn open(
+        self,
+        lane: usize,
+        needs: &BTreeSet<String>,
+        evidence: Evidence,
+    ) -> Result<SystemLane<KindGround>, Failure> {
         let Self { request, config, running, prepared, made: Made { engine, ledger, .. }, folder } = self;
         make_folder(&folder)?;
         let limits = request.system.limits.clone();
@@ -390,6 +400,10 @@ impl Opening<'_> {
         let watch = NodeWatch::start(engine, &cluster.label())?;
         cluster.people.iter().for_each(|person| evidence.secret(&person.token));
         cluster.put(&trust, TRUST).await?;
+        // Storage products get ready while the system does.
+        let backends = storage::open(request, &prepared.tools, &folder, gateway, &authority, ledger, CONTAINERS)?;
+        let backends = Arc::new(backends);
+        backends.expect(needs.iter().filter_map(|need| need.strip_prefix("backend-")).map(str::to_owned));
         let client = cluster.client.clone();
         let gifts = Gifts {
             proxy: format!("http://{proxy}"),
@@ -441,8 +455,6 @@ impl Opening<'_> {
         let tools = folder.join("bin");
         make_folder(&tools)?;
         link_cli(request, &tools)?;
-        let backends = storage::open(request, &prepared.tools, &folder, gateway, &authority, ledger, CONTAINERS)?;
-        let backends = Arc::new(backends);
         let command_kubeconfig = folder.join("command.kubeconfig");
         std::fs::copy(&cluster.kubeconfig, &command_kubeconfig).tried("copying the administrator's kubeconfig")?;
         let (texts, storage_seam) = (Texts::default(), StorageSeam::default());

@@ -2,7 +2,6 @@
 //! the same on every target. The ground is what the target made for it.
 
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -52,10 +51,6 @@ pub(super) struct SystemLane<G> {
 }
 
 impl<G: Ground> Lane<World> for SystemLane<G> {
-    fn expect(&self, needs: &BTreeSet<String>) {
-        self.backends.expect(needs.iter().filter_map(|need| need.strip_prefix("backend-")).map(str::to_owned));
-    }
-
     fn world<'a>(&'a self, _: &'a Scenario) -> LocalBoxFuture<'a, Result<World, Failure>> {
         World::open(self.environment.clone(), true).boxed_local()
     }
