@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use api::names;
+use futures::{FutureExt as _, future};
 use harness::{
     failure::Failure,
     tenancy::{ObjectName, Tenancy},
@@ -89,7 +90,11 @@ impl World {
             Made::Object(object) => {
                 let api = object.api(&client);
                 delete(&api, &object.name).await?;
-                self.gone(&api, &object.name).await
+                // A claim stays for as long as a pod uses it.
+                tokio::select! {
+                    outcome = self.gone(&api, &object.name) => outcome,
+                    () = self.end_leaving_pods().then(|()| future::pending()) => Ok(()),
+                }
             }
             Made::Project(name) => {
                 let api: Api<Namespace> = Api::all(client);

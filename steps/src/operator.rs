@@ -152,8 +152,8 @@ impl World {
     }
 
     /// Takes registry pods away at once when all of them are about to end, in a cluster of the run's own: what they would
-    /// still do is nothing to a fresh cluster.
-    async fn end_leaving_pods(&self) {
+    /// still do is nothing to who waits for what they use.
+    pub(crate) async fn end_leaving_pods(&self) {
         if !matches!(self.env.tenancy, Tenancy::Own) {
             return;
         }
