@@ -69,8 +69,9 @@ impl Guest {
     /// Writes down what the cluster holds; from here on it may be changed.
     ///
     /// # Errors
-    /// When it cannot be written down; nothing may then be changed.
+    /// When another run is in it meanwhile, or it cannot be written down; nothing may then be changed.
     pub(super) async fn enter(engine: &Engine, running: &RunningKind) -> Result<Self, Failure> {
+        refuse_two(running)?;
         let tried = format!("writing down what the kind cluster {} holds", running.name);
         let owner = ProcessIdentity::of(std::process::id());
         let owner = owner.ok_or_else(|| Failure::error(&tried, "this process is not in /proc"))?;
@@ -101,12 +102,12 @@ impl Guest {
         self.record.touched.iter().filter_map(Touched::namespace)
     }
 
-    /// Takes everything of the run out of the cluster; nothing when that has been done.
+    /// Takes everything of the run out of the cluster; nothing when that has been tried.
     ///
     /// # Errors
     /// When something stays; what was written down is kept then.
     pub(super) async fn leave(&self) -> Result<(), Failure> {
-        if self.left.load(Ordering::Relaxed) {
+        if self.left.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
         let left = async {
@@ -122,9 +123,7 @@ impl Guest {
         left.await.map_err(|failure: Failure| {
             let next = "run `registry-conformance cluster gc` once the cluster answers, or delete the cluster";
             Failure { kind: Kind::Error, ..failure }.next(format!("{next}; what it held is in {}", self.path.display()))
-        })?;
-        self.left.store(true, Ordering::Relaxed);
-        Ok(())
+        })
     }
 
     /// Deletes until nothing of ours is left: what would hold up others first, then whatever has pods, because they make

@@ -8,7 +8,6 @@ use futures::{FutureExt as _, future::LocalBoxFuture};
 use harness::{
     doorway::Doorway,
     environment::{Backends, Environment, Users},
-    event::What,
     evidence::Evidence,
     failure::{Failure, Tried as _},
     plan::Capabilities,
@@ -26,13 +25,10 @@ use steps::World;
 use tokio::sync::OnceCell;
 
 use super::{
-    held::Held, make_folder, people, pod_logs::PodLogs, port_forward::PortForward, seams::Texts, survey,
+    held::Held, left_changed, make_folder, people, pod_logs::PodLogs, port_forward::PortForward, seams::Texts, survey,
     survey::Survey, system_lane::link_cli,
 };
-use crate::{
-    lane::{FaultFile, Lane, LaneOf, Leak, Request, Target},
-    session::summary,
-};
+use crate::lane::{FaultFile, Lane, LaneOf, Leak, Request, Target};
 
 /// A cluster that was there before.
 pub struct Installed {
@@ -239,12 +235,7 @@ impl Lane<World> for InstalledLane {
             let Self { environment, held, folder, .. } = *self;
             let (limit, evidence) = (environment.limits.rollout, environment.evidence.clone());
             drop(environment);
-            if let Err(failure) = release(held, limit).await {
-                // Verdicts or not: a run that leaves a cluster of others changed did not do its job.
-                let next = failure.next.clone().unwrap_or_default();
-                evidence.record(What::Stopping { reason: format!("{}; {next}", summary(&failure)) });
-                return Err(failure);
-            }
+            release(held, limit).await.map_err(|failure| left_changed(&evidence, failure))?;
             std::fs::remove_dir_all(&folder).tried(format!("removing {}", folder.display()))
         }
         .boxed_local()

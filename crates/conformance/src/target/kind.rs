@@ -37,7 +37,7 @@ use super::{
     guest::{self, Guest},
     kept_logs,
     kind_cluster::{self, EnterOptions, KindCluster, KindOptions},
-    kind_config, kind_words, make_folder, manifests,
+    kind_config, kind_words, left_changed, make_folder, manifests,
     node_rules::ByRules,
     node_watch::NodeWatch,
     platform_parts::{self, Identity},
@@ -243,9 +243,8 @@ impl Target for Kind {
             let left = local_cluster::ledger::gc().tried("removing what killed runs left")?;
             left.failures.iter().for_each(|failure| progress(failure));
             let engine = Engine::find().await?;
-            match &self.running {
-                None => kind_cluster::refuse_foreign(&engine, &self.config).await?,
-                Some(running) => guest::refuse_two(running)?,
+            if self.running.is_none() {
+                kind_cluster::refuse_foreign(&engine, &self.config).await?;
             }
             let ledger = Ledger::open().tried("opening the ledger of the run")?;
             let engine = engine.of_run(&ledger);
@@ -299,6 +298,7 @@ struct KindGround {
     network: String,
     /// In a cluster of somebody else, of which only what is ours goes.
     guest: Option<Arc<Guest>>,
+    evidence: Evidence,
     engine: Engine,
     /// These close with the lane.
     watch: NodeWatch,
@@ -317,12 +317,11 @@ impl Ground for KindGround {
 
     fn stop(self) -> LocalBoxFuture<'static, Result<(), Failure>> {
         async move {
-            let Self { cluster, network, guest, engine, watch, admission, ports } = self;
+            let Self { cluster, network, guest, evidence, engine, watch, admission, ports } = self;
             drop((watch, ports));
             if let Some(guest) = guest {
                 // Until the API server has forgotten it, it is asked about every pod.
-                guest.leave().await?;
-                return Ok(());
+                return guest.leave().await.map_err(|failure| left_changed(&evidence, failure));
             }
             drop(admission);
             let nodes = engine.containers(&[&format!("network={network}")]).await?;
@@ -497,7 +496,16 @@ impl Opening<'_> {
         };
         let guest = running.map(|(_, guest)| guest.clone());
         let (engine, ports) = (engine.clone(), vec![router, registry]);
-        let ground = KindGround { cluster, network, guest, engine, watch, admission, ports };
+        let ground = KindGround {
+            cluster,
+            network,
+            guest,
+            evidence: environment.evidence.clone(),
+            engine,
+            watch,
+            admission,
+            ports,
+        };
         Ok(SystemLane { environment: Arc::new(environment), backends, seams, startup, ground })
     }
 }

@@ -4,10 +4,14 @@ use std::path::Path;
 
 use harness::{
     environment::Environment,
+    event::What,
+    evidence::Evidence,
     failure::{Failure, Tried as _},
     scenario::DISRUPTION,
 };
 use local_cluster::secret_file;
+
+use crate::session::summary;
 
 pub mod chosen;
 pub mod cluster;
@@ -68,6 +72,13 @@ pub async fn recover_all() -> (Vec<String>, Vec<Failure>) {
         Err(failure) => failures.push(failure),
     }
     (clusters, failures)
+}
+
+/// Verdicts or not: a run that leaves a cluster of others changed did not do its job, and says so.
+fn left_changed(evidence: &Evidence, failure: Failure) -> Failure {
+    let next = failure.next.clone().unwrap_or_default();
+    evidence.record(What::Stopping { reason: format!("{}; {next}", summary(&failure)) });
+    failure
 }
 
 /// What to type to look at a lane that was kept.
