@@ -106,10 +106,12 @@ impl<G: Ground> Lane<World> for SystemLane<G> {
         async move {
             let Self { environment, backends, seams, startup, ground } = *self;
             drop((seams, startup));
-            backends.close(GRACE).await.tried("ending the storage products")?;
+            let ended = backends.close(GRACE).await.tried("ending the storage products");
             let folder = environment.folder.clone();
             drop(environment);
+            // Whatever storage is up to, the ground is not left as it is.
             ground.stop().await?;
+            ended?;
             match folder.parent() {
                 Some(lane) => std::fs::remove_dir_all(lane).tried(format!("removing {}", lane.display())),
                 None => Ok(()),

@@ -23,6 +23,8 @@ pub struct Comparison {
     pub differing: usize,
     /// How many scenarios only one of two targets could run.
     pub one_sided: usize,
+    /// How long the scenarios took that both ran, without what lanes took to open and close.
+    pub both: Both,
     /// Every requirement that a scenario of one of them shows, by id.
     pub requirements: Vec<RequirementPair>,
     /// Every scenario of one of them, by file and name.
@@ -36,6 +38,15 @@ pub struct Side {
     pub run: String,
     pub system: String,
     pub target: String,
+}
+
+/// The scenarios that both sides ran, and what they took in each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Both {
+    pub scenarios: usize,
+    pub before_seconds: f64,
+    pub after_seconds: f64,
 }
 
 /// A requirement in both runs; `None` where nothing shows it.
@@ -76,6 +87,20 @@ impl Outcome {
         let ScenarioReport { verdict, reason, known, seconds, .. } = scenario;
         Self { verdict: *verdict, reason: reason.clone(), known: known.clone(), seconds: *seconds }
     }
+
+    fn ran(&self) -> bool {
+        self.verdict != Verdict::NotRun
+    }
+}
+
+impl Both {
+    fn of(scenarios: &[ScenarioPair]) -> Self {
+        scenarios.iter().filter_map(ScenarioPair::seconds).fold(Self::default(), |sum, (before, after)| Self {
+            scenarios: sum.scenarios + 1,
+            before_seconds: sum.before_seconds + before,
+            after_seconds: sum.after_seconds + after,
+        })
+    }
 }
 
 impl ScenarioPair {
@@ -85,8 +110,13 @@ impl ScenarioPair {
 
     /// Whether both sides had it before them and exactly one of them could run it.
     fn one_sided(&self) -> bool {
-        let not_run = |outcome: &Outcome| outcome.verdict == Verdict::NotRun;
-        matches!((&self.before, &self.after), (Some(before), Some(after)) if not_run(before) != not_run(after))
+        matches!((&self.before, &self.after), (Some(before), Some(after)) if before.ran() != after.ran())
+    }
+
+    /// What it took on either side, if both ran it.
+    fn seconds(&self) -> Option<(f64, f64)> {
+        let (before, after) = (self.before.as_ref()?, self.after.as_ref()?);
+        (before.ran() && after.ran()).then_some((before.seconds, after.seconds))
     }
 }
 
@@ -125,6 +155,7 @@ impl Comparison {
             after: side(after),
             differing: scenarios.iter().filter(|pair| !pair.same() && !one_sided(pair)).count(),
             one_sided: scenarios.iter().filter(|pair| one_sided(pair)).count(),
+            both: Both::of(&scenarios),
             requirements,
             scenarios,
         }
@@ -172,6 +203,12 @@ impl Comparison {
                     }
                 }
             }
+        }
+        let Both { scenarios, before_seconds: before, after_seconds: after } = self.both;
+        if before > 0.0 {
+            let times = after / before;
+            let took = format!("took {before:.1} s in A and {after:.1} s in B, {times:.1} times as long");
+            let _ = writeln!(out, "\nThe {scenarios} scenarios that both ran {took}");
         }
         let total = self.scenarios.len();
         let _ = match (self.differing, self.one_sided) {
@@ -291,6 +328,10 @@ mod tests {
         assert!(comparison.same());
         let table = comparison.table(false);
         assert!(table.contains("B: nodes pull no images here"), "{table}");
+        assert!(
+            table.contains("2 scenarios that both ran took 3.2 s in A and 3.2 s in B, 1.0 times as long"),
+            "{table}"
+        );
         assert!(table.contains("for all 2 scenarios that both targets can run; one of them cannot run 1"), "{table}");
     }
 
@@ -299,6 +340,7 @@ mod tests {
         let (before, after) = two();
         let value = serde_json::to_value(Comparison::of(&before, &after)).unwrap();
         assert_eq!(value["differing"], 2);
+        assert_eq!(value["both"], serde_json::json!({"scenarios": 2, "beforeSeconds": 3.25, "afterSeconds": 12.0}));
         assert_eq!(value["scenarios"][1]["after"]["known"], "keys are read from elsewhere");
         assert_eq!(value["scenarios"][2]["after"], serde_json::Value::Null);
         assert_eq!(value["requirements"][1]["before"], "pass");
