@@ -20,7 +20,8 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    core::ApiResource,
 };
 use local_cluster::{ledger, ledger::ProcessIdentity, secret_file};
 use serde::{Deserialize, Serialize};
@@ -112,7 +113,8 @@ impl Guest {
         }
         let left = async {
             self.take_out().await?;
-            for touched in &self.record.touched {
+            let since = Touched::since(&self.client, &self.record.touched).await?;
+            for touched in self.record.touched.iter().chain(&since) {
                 touched.put_back(&self.client).await?;
             }
             for node in &self.nodes {
@@ -221,15 +223,18 @@ pub(super) async fn refuse_system(running: &RunningKind) -> Result<(), Failure> 
         Err(Failure::error(&tried, seen).next(next))
     };
     let client = &running.client;
-    let namespaces = Api::<Namespace>::all(client.clone()).list_metadata(&ListParams::default()).await.tried(&tried)?;
-    let namespaces = namespaces.iter().map(|space| space.name_any());
-    if let Some(name) = namespaces.into_iter().find(|name| name == "openshift" || name.starts_with("openshift-")) {
-        return refused(format!("it has the namespace {name}, and namespaces of that name are OpenShift's"));
-    }
-    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let definitions = definitions.list_metadata(&ListParams::default()).await.tried(&tried)?;
-    if let Some(name) = definitions.iter().map(|found| found.name_any()).find(|name| name.ends_with(".openshift.io")) {
-        return refused(format!("it has the custom resource {name}, and resources of that group are OpenShift's"));
+    let reserved = |kind: ApiResource| {
+        let (all, tried) = (Api::<DynamicObject>::all_with(client.clone(), &kind), &tried);
+        async move {
+            let listed = all.list_metadata(&ListParams::default()).await.tried(tried)?;
+            let mut names = listed.iter().map(|found| found.name_any());
+            Ok::<_, Failure>(names.find(|name| ours::is_reserved(&kind, name)).map(|name| (kind.kind, name)))
+        }
+    };
+    for kind in [ApiResource::erase::<Namespace>(&()), ApiResource::erase::<CustomResourceDefinition>(&())] {
+        if let Some((kind, name)) = reserved(kind).await? {
+            return refused(format!("it has the {kind} {name}, and that name is OpenShift's"));
+        }
     }
     let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     match webhooks.get_metadata_opt(super::admission::NAME).await.tried(&tried)? {

@@ -28,6 +28,8 @@ const OURS: &str = "registry-conformance";
 const COMPONENTS: [&str; 3] = ["cluster-image-registry-operator", "machine-config-daemon", "dockerregistry"];
 /// Who writes into everybody's objects.
 const CONTROL_PLANE: [&str; 4] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"];
+/// How OpenShift's groups end.
+const RESERVED: &str = ".openshift.io";
 /// Kinds that vanish by themselves.
 const FLEETING: [&str; 2] = ["Event", "Lease"];
 /// How many kinds are listed at a time.
@@ -41,8 +43,8 @@ pub(super) struct Made {
     pub is_held: bool,
 }
 
-/// Objects made since a moment by us and written by nobody else but the control plane. What is in namespaces of ours is
-/// left out: it goes with them.
+/// Objects made since a moment by us and written by nobody else but the control plane, and whatever has an OpenShift name:
+/// a run is no guest where such names were taken before. What is in namespaces of ours is left out: it goes with them.
 ///
 /// # Errors
 /// When the API server does not say what there is.
@@ -82,7 +84,12 @@ async fn list(client: &Client, kind: ApiResource, scope: &Scope, since: Timestam
         Err(kube::Error::Api(status)) if [404, 405, 503].contains(&status.code) => return Ok(vec![]),
         Err(error) => return Err(error),
     };
-    let ours = listed.items.into_iter().map(|object| object.metadata).filter(|metadata| is_ours(metadata, since));
+    let ours = |metadata: &ObjectMeta| {
+        let name = metadata.name.as_deref().unwrap_or_default();
+        metadata.creation_timestamp.as_ref().is_some_and(|created| created.0 >= since)
+            && (is_reserved(&kind, name) || is_by_us(metadata))
+    };
+    let ours = listed.items.into_iter().map(|object| object.metadata).filter(ours);
     Ok(ours
         .map(|metadata| Made {
             is_held: metadata.deletion_timestamp.is_some() && metadata.finalizers.is_some_and(|held| !held.is_empty()),
@@ -95,11 +102,17 @@ async fn list(client: &Client, kind: ApiResource, scope: &Scope, since: Timestam
         .collect())
 }
 
-fn is_ours(metadata: &ObjectMeta, since: Timestamp) -> bool {
+/// Whether an object of this kind and name is OpenShift's, whoever wrote into it.
+pub(super) fn is_reserved(kind: &ApiResource, name: &str) -> bool {
+    let namespace = kind.kind == "Namespace" && (name == "openshift" || name.starts_with("openshift-"));
+    // A custom resource, its definition, or the service that answers for it.
+    namespace || kind.group.ends_with(RESERVED) || name.ends_with(RESERVED)
+}
+
+fn is_by_us(metadata: &ObjectMeta) -> bool {
     let managers: Vec<&str> =
         metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_deref()).collect();
-    metadata.creation_timestamp.as_ref().is_some_and(|created| created.0 >= since)
-        && managers.iter().any(|manager| is_our(manager))
+    managers.iter().any(|manager| is_our(manager))
         && managers.iter().all(|manager| is_our(manager) || CONTROL_PLANE.contains(manager))
 }
 
@@ -147,6 +160,17 @@ impl Touched {
         }
     }
 
+    /// What has come since then, as it would be without us.
+    ///
+    /// # Errors
+    /// When nodes or namespaces cannot be listed.
+    pub(super) async fn since(client: &Client, then: &[Self]) -> Result<Vec<Self>, Failure> {
+        let mut now = Self::all(client).await?;
+        now.retain(|now| !then.iter().any(|then| then.name == now.name));
+        let plain = |now: Self| Self { name: now.name, ..Self::of::<Namespace>(ObjectMeta::default(), Map::new()) };
+        Ok(now.into_iter().map(plain).collect())
+    }
+
     /// The object's name, if it is a namespace.
     pub(super) fn namespace(&self) -> Option<&str> {
         (self.name.resource.kind == "Namespace").then_some(self.name.name.as_str())
@@ -187,29 +211,32 @@ fn before(keys: &BTreeSet<String>, values: &BTreeMap<String, String>) -> Map<Str
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
     use rstest::rstest;
 
     use super::*;
 
-    fn metadata(created: i64, managers: &[&str]) -> ObjectMeta {
+    #[rstest]
+    #[case::our_operator(&["cluster-image-registry-operator", "kube-controller-manager"], true)]
+    #[case::the_suite(&["registry-conformance"], true)]
+    #[case::the_control_plane(&["kube-apiserver"], false)]
+    #[case::somebody_who_makes_things_now(&["kubectl-create", "registry-conformance-platform"], false)]
+    #[case::nobody_known(&[], false)]
+    fn only_what_we_wrote_alone_is_by_us(#[case] managers: &[&str], #[case] expected: bool) {
         let managed: Vec<_> = managers.iter().map(|manager| json!({"manager": manager})).collect();
-        let created = Timestamp::from_second(created).unwrap().to_string();
-        serde_json::from_value(json!({"creationTimestamp": created, "managedFields": managed})).unwrap()
+        let metadata = serde_json::from_value(json!({"managedFields": managed})).unwrap();
+        assert_eq!(is_by_us(&metadata), expected);
     }
 
     #[rstest]
-    #[case::by_our_operator(7, &["cluster-image-registry-operator", "kube-controller-manager"], true)]
-    #[case::by_the_suite(9, &["registry-conformance"], true)]
-    #[case::earlier(6, &["registry-conformance"], false)]
-    #[case::of_the_control_plane(9, &["kube-apiserver"], false)]
-    #[case::of_somebody_who_makes_things_now(9, &["kubectl-create", "registry-conformance-platform"], false)]
-    #[case::by_nobody_known(9, &[], false)]
-    fn only_what_we_made_alone_and_since_then_is_ours(
-        #[case] created: i64,
-        #[case] managers: &[&str],
-        #[case] expected: bool,
-    ) {
-        assert_eq!(is_ours(&metadata(created, managers), Timestamp::from_second(7).unwrap()), expected);
+    #[case(ApiResource::erase::<Namespace>(&()), "openshift-config", true)]
+    #[case(ApiResource::erase::<Namespace>(&()), "openshifts", false)]
+    #[case(ApiResource::erase::<Node>(&()), "openshift-1", false)]
+    #[case(ApiResource::erase::<api::imageregistry::Config>(&()), "cluster", true)]
+    #[case(ApiResource::erase::<CustomResourceDefinition>(&()), "routes.route.openshift.io", true)]
+    #[case(ApiResource::erase::<CustomResourceDefinition>(&()), "routes.example.com", false)]
+    fn some_names_are_openshifts(#[case] kind: ApiResource, #[case] name: &str, #[case] expected: bool) {
+        assert_eq!(is_reserved(&kind, name), expected);
     }
 
     #[test]
