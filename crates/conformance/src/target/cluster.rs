@@ -191,8 +191,6 @@ async fn client_of(kubeconfig: &Path) -> Result<Client, Failure> {
     let tried = || format!("using {}", kubeconfig.display());
     let read = Kubeconfig::read_from(kubeconfig).tried(tried())?;
     let mut config = Config::from_custom_kubeconfig(read, &Default::default()).await.tried(tried())?;
-    // A silent retry would hide what a fault does.
-    config.default_retry = false;
-    config.headers.push(super::kubeconfig::agent());
+    super::kubeconfig::of_the_suite(&mut config);
     Client::try_from(config).tried(tried())
 }

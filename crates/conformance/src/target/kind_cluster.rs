@@ -63,7 +63,7 @@ pub(super) struct EnterOptions<'a> {
     pub own_images: &'a Archive,
     /// A folder of the lane's own.
     pub folder: &'a Path,
-    /// What is told no secrets.
+    /// What is told which words are secrets.
     pub evidence: &'a Evidence,
 }
 
@@ -171,9 +171,8 @@ impl KindCluster {
             .tried(&tried)?;
         let read = Kubeconfig::read_from(&kubeconfig).tried(&tried)?;
         let mut config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.tried(&tried)?;
-        // A silent retry would hide what a fault does, and the API server is not behind a proxy of this machine.
-        config.default_retry = false;
-        config.headers.push(kubeconfig::agent());
+        kubeconfig::of_the_suite(&mut config);
+        // The API server is not behind a proxy of this machine.
         config.proxy_url = None;
         let client = Client::try_from(config.clone()).tried(&tried)?;
         let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.tried("listing nodes")?;
@@ -292,6 +291,7 @@ pub(super) fn direct(gateway: std::net::IpAddr) -> String {
     format!("127.0.0.1,localhost,{gateway},{host},.svc,.cluster.local,10.0.0.0/8")
 }
 
-/// How long a lane on kind may take to open, from nothing to a system that can be judged, and to be removed.
+/// How long a lane on kind may take to open, from nothing to a system that can be judged.
 pub(super) const OPENED: Duration = Duration::from_secs(300);
+/// How long it may take to be removed.
 pub(super) const CLOSED: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use harness::failure::{Failure, Tried as _, chain};
-use http::header::{HeaderName, HeaderValue, USER_AGENT};
+use http::header::{HeaderValue, USER_AGENT};
 use kube::{
     Client, Config,
     config::{Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext},
@@ -94,16 +94,16 @@ pub(super) async fn read(path: &Path) -> Result<Access, Failure> {
     let loaded = Config::from_custom_kubeconfig(read, &Default::default()).await;
     let mut config = loaded.map_err(|error| wrong(chain(&error)))?;
     config.connect_timeout = Some(CONNECT);
-    // A silent retry would hide what a system does.
-    config.default_retry = false;
-    config.headers.push(agent());
+    of_the_suite(&mut config);
     Ok(Access { path: absolute, config, user, token, authority })
 }
 
-/// How the suite calls itself to API servers, which keep it as the manager of the fields that it writes (Kubernetes
-/// documentation, Server-Side Apply).
-pub(super) fn agent() -> (HeaderName, HeaderValue) {
-    (USER_AGENT, HeaderValue::from_static("registry-conformance"))
+/// What every client of the suite is: it does not try again in silence, which would hide what a system or a fault does, and
+/// calls itself by the name that API servers keep as the manager of the fields that it writes (Kubernetes documentation,
+/// Server-Side Apply).
+pub(super) fn of_the_suite(config: &mut Config) {
+    config.default_retry = false;
+    config.headers.push((USER_AGENT, HeaderValue::from_static("registry-conformance")));
 }
 
 /// A client as whom the kubeconfig names.

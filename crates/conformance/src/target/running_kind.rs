@@ -72,9 +72,8 @@ impl RunningKind {
         let network = networks.lines().next().unwrap_or_default().to_owned();
         let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default()).await;
         let mut config = config.tried(&tried)?;
-        config.default_retry = false;
+        kubeconfig::of_the_suite(&mut config);
         config.proxy_url = None;
-        config.headers.push(kubeconfig::agent());
         let client = Client::try_from(config).tried(&tried)?;
         let id = identity(&client, &tried).await?;
         let pod_of_others = pod_of_others(&client).await.tried(&tried)?;
