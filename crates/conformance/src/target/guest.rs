@@ -30,6 +30,7 @@ use serde_json::json;
 use super::{
     engine::Engine,
     ours::{self, Made, Touched},
+    records,
     running_kind::RunningKind,
 };
 
@@ -138,9 +139,9 @@ impl Guest {
                 Ok(made) => made,
                 Err(failure) => return Check::NotYet(failure.text()),
             };
-            let runs = made.iter().any(ours::is_namespace);
+            let runs = made.iter().any(Made::is_namespace);
             let mut last = String::new();
-            for made in made.iter().filter(|made| !runs || holds_up(made) || ours::is_namespace(made)) {
+            for made in made.iter().filter(|made| !runs || holds_up(made) || made.is_namespace()) {
                 if let Err(error) = self.delete(made, runs).await {
                     last = format!(": deleting {}: {error}", made.name);
                 }
@@ -153,7 +154,7 @@ impl Guest {
 
     async fn delete(&self, made: &Made, runs: bool) -> Result<(), kube::Error> {
         let api = made.name.api(&self.client);
-        let done = match made.is_held && !runs && made.name.resource.group.contains('.') {
+        let done = match made.is_held && !runs && made.is_custom() {
             // Whoever honoured its finalizers is gone.
             true => {
                 let without = Patch::Merge(json!({"metadata": {"finalizers": null}}));
@@ -250,8 +251,7 @@ pub(super) async fn refuse_system(running: &RunningKind) -> Result<(), Failure> 
 /// When something stays in one of them.
 pub(super) async fn recover_all() -> Result<Vec<String>, Failure> {
     let mut recovered = vec![];
-    let files = std::fs::read_dir(folder()).into_iter().flatten().filter_map(Result::ok).map(|file| file.path());
-    for path in files.filter(|path| path.extension().is_some_and(|end| end == SUFFIX)) {
+    for path in records(&folder(), SUFFIX) {
         let record = read(&path)?;
         if record.owner.is_alive() {
             continue;

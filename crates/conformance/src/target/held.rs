@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 
 use super::{
     holding::{self, Entry, Holding, Saved, line, path, read},
-    kubeconfig, survey,
+    kubeconfig, records, survey,
 };
 
 /// How long the operator may take to act on the configuration that was put back, also where no system says so.
@@ -235,9 +235,7 @@ impl Journal for Held {
 /// put back.
 pub(super) async fn recover_all() -> (Vec<String>, Vec<Failure>) {
     let (mut clusters, mut failures) = (vec![], vec![]);
-    let files =
-        std::fs::read_dir(holding::folder()).into_iter().flatten().filter_map(Result::ok).map(|file| file.path());
-    for path in files.filter(|path| path.extension().is_some_and(|end| end == holding::SUFFIX)) {
+    for path in records(&holding::folder(), holding::SUFFIX) {
         match recover_file(&path).await {
             Ok(server) => clusters.extend(server),
             Err(failure) => failures.push(failure),

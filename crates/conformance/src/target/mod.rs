@@ -1,6 +1,6 @@
 //! The targets a system can run on. Each turns a request into lanes; what a scenario sees of them is one Environment.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use harness::{
     environment::Environment,
@@ -72,6 +72,12 @@ pub async fn recover_all() -> (Vec<String>, Vec<Failure>) {
         Err(failure) => failures.push(failure),
     }
     (clusters, failures)
+}
+
+/// The files in which runs wrote down what clusters of others held; none where there is no such folder.
+fn records(folder: &Path, suffix: &'static str) -> impl Iterator<Item = PathBuf> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|file| file.path());
+    files.filter(move |path| path.extension().is_some_and(|end| end == suffix))
 }
 
 /// Verdicts or not: a run that leaves a cluster of others changed did not do its job, and says so.

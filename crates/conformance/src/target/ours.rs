@@ -17,7 +17,7 @@ use kube::{
     Api, Client,
     api::{DynamicObject, ListParams, Patch, PatchParams},
     core::ApiResource,
-    discovery::{Discovery, Scope, verbs},
+    discovery::{Discovery, verbs},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -57,26 +57,30 @@ pub(super) async fn made_since(client: &Client, since: Timestamp) -> Result<Vec<
             && can.supports_operation(verbs::DELETE)
             && !FLEETING.contains(&kind.kind.as_str())
     });
-    let listed = stream::iter(kinds.map(|(kind, can)| async move { list(client, kind, &can.scope, since).await }));
+    let listed = stream::iter(kinds.map(|(kind, _)| list(client, kind, since)));
     let made: Vec<Vec<Made>> = listed.buffered(AT_ONCE).try_collect().await.tried(tried)?;
     let made: Vec<Made> = made.into_iter().flatten().collect();
-    let namespaces: BTreeSet<String> = made.iter().filter(|made| is_namespace(made)).map(Made::own_name).collect();
+    let namespaces: BTreeSet<String> =
+        made.iter().filter(|made| made.is_namespace()).map(|made| made.name.name.clone()).collect();
     let elsewhere = |made: &Made| made.name.namespace.as_ref().is_none_or(|namespace| !namespaces.contains(namespace));
     Ok(made.into_iter().filter(elsewhere).collect())
 }
 
 impl Made {
-    fn own_name(&self) -> String {
-        self.name.name.clone()
+    /// Whether it is a namespace, with which everything in it goes.
+    pub(super) fn is_namespace(&self) -> bool {
+        self.name.resource.kind == "Namespace" && self.name.resource.group.is_empty()
+    }
+
+    /// Whether it is a custom resource. Finalizers of all others are honoured by the control plane itself, that of a
+    /// definition by removing its resources first.
+    pub(super) fn is_custom(&self) -> bool {
+        let group = &self.name.resource.group;
+        group.contains('.') && !group.ends_with(".k8s.io")
     }
 }
 
-/// Whether it is a namespace, with which everything in it goes.
-pub(super) fn is_namespace(made: &Made) -> bool {
-    made.name.resource.kind == "Namespace" && made.name.resource.group.is_empty()
-}
-
-async fn list(client: &Client, kind: ApiResource, scope: &Scope, since: Timestamp) -> Result<Vec<Made>, kube::Error> {
+async fn list(client: &Client, kind: ApiResource, since: Timestamp) -> Result<Vec<Made>, kube::Error> {
     let all: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
     let listed = match all.list_metadata(&ListParams::default()).await {
         Ok(listed) => listed,
@@ -95,7 +99,7 @@ async fn list(client: &Client, kind: ApiResource, scope: &Scope, since: Timestam
             is_held: metadata.deletion_timestamp.is_some() && metadata.finalizers.is_some_and(|held| !held.is_empty()),
             name: ObjectName {
                 resource: kind.clone(),
-                namespace: metadata.namespace.filter(|_| *scope == Scope::Namespaced),
+                namespace: metadata.namespace,
                 name: metadata.name.unwrap_or_default(),
             },
         })
